@@ -1,0 +1,1 @@
+//! A relation and its catalog become a schema and the steps that write it.

@@ -1,0 +1,12 @@
+//! The pure part of Waltide.
+//!
+//! Everything here is a function of its arguments: bytes and events come in, bytes and
+//! decisions go out. There is no clock, file, socket, thread or environment, so all of it
+//! is tested in milliseconds and fuzzed without a server.
+
+pub mod avro;
+pub mod catalog;
+pub mod change;
+pub mod lsn;
+pub mod pgoutput;
+pub mod value;
