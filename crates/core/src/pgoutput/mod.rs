@@ -9,11 +9,15 @@ pub mod encode;
 mod error;
 mod frame;
 mod reader;
+mod relation;
 mod view;
 
 pub use decode::{Context, Decoder, decode};
 pub use error::{DecodeError, Fault};
 pub use frame::{Frame, write_status_update};
+pub use relation::{
+    MAX_RELATIONS, Relation, RelationCache, RelationColumn, Relations, TooManyRelations,
+};
 pub use view::{ColumnsIter, Fields};
 
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
