@@ -1,0 +1,3 @@
+//! Change data capture from PostgreSQL to Kafka.
+
+pub mod postgres;
