@@ -30,6 +30,8 @@ pub(super) enum State {
     /// A command was sent and its answer not read to the end. A connection that stays here was
     /// given up in the middle and is of no further use.
     Busy,
+    /// The stream has started.
+    CopyBoth,
 }
 
 pub(super) struct Session {
@@ -102,6 +104,7 @@ impl Session {
                 Ok(())
             }
             State::Busy => Err(Error::protocol(peer, "a command before this one was given up")),
+            State::CopyBoth => Err(Error::protocol(peer, "the replication stream has started")),
         }
     }
 

@@ -17,7 +17,7 @@ use super::params::Tcp;
 /// stream costs a sixteenth of the system calls.
 const TLS_READ_LEN: usize = 64 * 1024;
 
-type Tls = TlsStream<BufReader<TcpStream>>;
+pub(super) type Tls = TlsStream<BufReader<TcpStream>>;
 
 /// An open connection.
 pub(super) enum Socket {
@@ -113,5 +113,7 @@ macro_rules! writes {
         }
     };
 }
+
+pub(super) use writes;
 
 writes!(Socket);
