@@ -1,6 +1,8 @@
 //! The server's messages other than CopyData, as views on a frame. Nothing here panics on any
 //! input: what cannot be read is `None`.
 
+use std::borrow::Cow;
+
 use super::error::{ServerError, SqlState};
 
 /// Reads numbers and strings off the front of a message.
@@ -131,17 +133,18 @@ pub(super) fn column_names(body: &[u8]) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// The values of a DataRow in text form; `Err` names the column whose value is not UTF-8.
-pub(super) fn text_row(body: &[u8]) -> Option<Result<Vec<Option<String>>, usize>> {
+/// The values of a DataRow in text form; `Err` names the column whose value is not UTF-8, unless
+/// `lossy` replaces what is not.
+pub(super) fn text_row(body: &[u8], lossy: bool) -> Option<Result<Vec<Option<String>>, usize>> {
     let mut fields = Fields(body);
     let count = fields.u16()?;
     let mut values = Vec::with_capacity(count.into());
     for column in 0..usize::from(count) {
         let value = match usize::try_from(fields.i32()?) {
             Err(_) => None,
-            Ok(len) => match std::str::from_utf8(fields.take(len)?) {
-                Ok(text) => Some(text.to_owned()),
-                Err(_) => return Some(Err(column)),
+            Ok(len) => match String::from_utf8_lossy(fields.take(len)?) {
+                Cow::Owned(_) if !lossy => return Some(Err(column)),
+                text => Some(text.into_owned()),
             },
         };
         values.push(value);
@@ -179,12 +182,15 @@ mod tests {
         for whole in [&row[..], names, sasl, error, b"name\0value\0", b"COPY 1\0"] {
             for end in 0..=whole.len() {
                 let cut = &whole[..end];
-                let _ = (text_row(cut), column_names(cut), authentication(cut));
+                let _ = (text_row(cut, false), column_names(cut), authentication(cut));
                 let _ = (server_error(cut), parameter_status(cut), command_tag(cut));
             }
         }
-        let values = text_row(row).unwrap().unwrap();
+        let values = text_row(row, false).unwrap().unwrap();
         assert_eq!(values, [Some("a".to_owned()), None, Some("bc".to_owned())]);
+        let latin1 = b"\0\x01\0\0\0\x01\xe9";
+        assert_eq!(text_row(latin1, false), Some(Err(0)));
+        assert_eq!(text_row(latin1, true), Some(Ok(vec![Some("\u{fffd}".to_owned())])));
         assert_eq!(column_names(names).unwrap(), ["id"]);
         let mechanisms = vec![&b"SCRAM-SHA-256"[..]];
         assert_eq!(authentication(sasl), Some(Authentication::Sasl { mechanisms }));

@@ -10,6 +10,8 @@
 
 mod auth;
 mod cancel;
+pub mod catalog;
+mod cells;
 mod certificate;
 mod connection;
 mod copy;

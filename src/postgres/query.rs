@@ -70,6 +70,8 @@ impl Connection {
     async fn collect(&mut self) -> Result<Rows, Error> {
         let mut rows = Rows::default();
         let mut len = 0;
+        // Such a database holds bytes of any encoding; a comment must not make a table unreadable.
+        let lossy = self.parameter("server_encoding") == Some("SQL_ASCII");
         loop {
             let frame = self.receive().await?;
             match frame.tag {
@@ -80,7 +82,7 @@ impl Connection {
                 }
                 b'D' => {
                     len += frame.body.len();
-                    let row = message::text_row(frame.body);
+                    let row = message::text_row(frame.body, lossy);
                     let row = match row.ok_or_else(|| self.link.malformed("a row"))? {
                         Ok(row) if len <= MAX_RESULT_LEN => row,
                         Ok(_) => return Err(self.link.malformed("a result this large")),

@@ -3,6 +3,7 @@
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::PgTimestamp;
 
+use super::cells::Cells;
 use super::connection::Connection;
 use super::error::Error;
 use super::sql::literal;
@@ -60,13 +61,13 @@ pub enum WalStatus {
 }
 
 impl WalStatus {
-    fn of(word: &str) -> Self {
-        match word {
+    fn of(word: String) -> Self {
+        match word.as_str() {
             "reserved" => Self::Reserved,
             "extended" => Self::Extended,
             "unreserved" => Self::Unreserved,
             "lost" => Self::Lost,
-            other => Self::Other(other.to_owned()),
+            _ => Self::Other(word),
         }
     }
 }
@@ -98,58 +99,23 @@ impl Connection {
 }
 
 fn slot(row: &[Option<String>]) -> Option<Slot> {
-    let values: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
-    let [
-        name,
-        plugin,
-        database,
-        temporary,
-        active_pid,
-        restart_lsn,
-        confirmed_flush_lsn,
-        catalog_xmin,
-        wal_status,
-        safe_wal_size,
-        two_phase,
-        conflicting,
-        invalidation_reason,
-        inactive_since,
-        failover,
-        synced,
-    ] = <[Option<&str>; 16]>::try_from(values).ok()?;
+    let mut cells = Cells::of(row);
     Some(Slot {
-        name: name?.to_owned(),
-        plugin: plugin.map(str::to_owned),
-        database: database.map(str::to_owned),
-        temporary: truth(temporary)?,
-        active_pid: parsed(active_pid)?,
-        restart_lsn: parsed(restart_lsn)?,
-        confirmed_flush_lsn: parsed(confirmed_flush_lsn)?,
-        catalog_xmin: parsed(catalog_xmin)?,
-        wal_status: wal_status.map(WalStatus::of),
-        safe_wal_size: parsed(safe_wal_size)?,
-        two_phase: truth(two_phase)?,
-        conflicting: conflicting.and_then(|value| truth(Some(value))),
-        invalidation_reason: invalidation_reason.map(str::to_owned),
-        inactive_since: parsed(inactive_since)?.map(PgTimestamp),
-        failover: failover.and_then(|value| truth(Some(value))),
-        synced: synced.and_then(|value| truth(Some(value))),
+        name: cells.get()?,
+        plugin: cells.maybe()?,
+        database: cells.maybe()?,
+        temporary: cells.flag()?,
+        active_pid: cells.maybe()?,
+        restart_lsn: cells.maybe()?,
+        confirmed_flush_lsn: cells.maybe()?,
+        catalog_xmin: cells.maybe()?,
+        wal_status: cells.maybe::<String>()?.map(WalStatus::of),
+        safe_wal_size: cells.maybe()?,
+        two_phase: cells.flag()?,
+        conflicting: cells.maybe_flag()?,
+        invalidation_reason: cells.maybe()?,
+        inactive_since: cells.maybe()?.map(PgTimestamp),
+        failover: cells.maybe_flag()?,
+        synced: cells.maybe_flag()?,
     })
-}
-
-/// NULL is `Some(None)`; what cannot be read is `None`.
-fn parsed<T: std::str::FromStr>(value: Option<&str>) -> Option<Option<T>> {
-    match value {
-        None => Some(None),
-        Some(text) => text.parse().ok().map(Some),
-    }
-}
-
-/// Of a boolean, as a column and as JSON have it.
-fn truth(value: Option<&str>) -> Option<bool> {
-    match value? {
-        "t" | "true" => Some(true),
-        "f" | "false" => Some(false),
-        _ => None,
-    }
 }
