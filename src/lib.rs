@@ -5,5 +5,6 @@
 pub mod fault;
 pub mod http;
 pub mod kafka;
+pub mod postgres;
 pub mod registry;
 pub mod status;
