@@ -2,9 +2,12 @@
 //!
 //! The rooms are the stations of the ring a change travels; only `pipeline` knows two of them.
 
+pub mod cli;
+pub mod config;
 pub mod fault;
 pub mod http;
 pub mod kafka;
+pub mod pipeline;
 pub mod postgres;
 pub mod registry;
 pub mod status;

@@ -183,6 +183,15 @@ impl Pipeline {
         }
     }
 
+    /// What is in the way, where something is.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<Fault> {
+        match self.state() {
+            State::Waiting(fault) | State::Stopped(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
     /// Failures so far, by code.
     #[must_use]
     pub fn errors(&self) -> Vec<(Code, u64)> {

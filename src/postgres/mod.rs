@@ -23,6 +23,7 @@ mod message;
 mod open;
 pub mod params;
 mod passfile;
+pub mod publication;
 mod query;
 mod replication;
 mod session;

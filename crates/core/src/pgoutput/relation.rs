@@ -220,6 +220,11 @@ impl<P> RelationCache<P> {
         }
     }
 
+    /// What hangs on the connection's relations.
+    pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut P> {
+        self.connection.entries.iter_mut().map(|slot| &mut slot.payload)
+    }
+
     /// Stream Start.
     pub fn stream_start(&mut self, xid: Xid) {
         self.stream_stop();
