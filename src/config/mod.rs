@@ -15,6 +15,8 @@ mod error;
 mod keys;
 pub mod librdkafka;
 mod reading;
+#[cfg(test)]
+mod reference;
 mod scalars;
 mod schema;
 mod secret;
