@@ -210,8 +210,9 @@ impl Variable<'_> {
         let error = self.error(Kind::UnknownKey, &path, message);
         match nearest(name, keys.iter().map(|key| key.name)) {
             Some(near) => error.help(format!("did you mean `{}`?", near.to_uppercase())),
-            None => error
-                .help(format!("the keys there are {}", listed(keys.iter().map(|key| key.name)))),
+            None => {
+                error.help(format!("there it can be {}", listed(keys.iter().map(|key| key.name))))
+            }
         }
     }
 }

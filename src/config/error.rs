@@ -25,7 +25,7 @@ pub struct Error {
     pub(super) excerpt: Option<Box<Excerpt>>,
 }
 
-/// The kinds of mistake, each with the number of its page.
+/// The kinds of mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The file cannot be read.
@@ -53,36 +53,22 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 11] = [
-        Self::Unreadable,
-        Self::Syntax,
-        Self::UnknownKey,
-        Self::WrongType,
-        Self::DuplicateKey,
-        Self::MissingKey,
-        Self::InvalidValue,
-        Self::Conflict,
-        Self::RefusedProperty,
-        Self::Unavailable,
-        Self::Substitution,
-    ];
-
-    /// Its code. A code keeps its meaning for ever.
+    /// The code of the page that explains it: one for a file that cannot be read, and one for
+    /// everything that can be wrong in it.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::Unreadable => "WT101",
-            Self::Syntax => "WT102",
-            Self::UnknownKey => "WT103",
-            Self::WrongType => "WT104",
-            Self::DuplicateKey => "WT105",
-            Self::MissingKey => "WT106",
-            Self::InvalidValue => "WT107",
-            Self::Conflict => "WT108",
-            Self::RefusedProperty => "WT109",
-            Self::Unavailable => "WT110",
-            Self::Substitution => "WT111",
+            Self::Syntax
+            | Self::UnknownKey
+            | Self::WrongType
+            | Self::DuplicateKey
+            | Self::MissingKey
+            | Self::InvalidValue
+            | Self::Conflict
+            | Self::RefusedProperty
+            | Self::Unavailable
+            | Self::Substitution => "WT102",
         }
     }
 }
@@ -172,7 +158,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_wrapped(f, &format!("error[{}]: ", self.kind.code()), &self.message)?;
         let number = self.place.line().map(|line| line.to_string()).unwrap_or_default();
-        let gutter = number.len();
+        let gutter = number.len().max(1);
         if self.place != Place::Nowhere {
             write!(f, "\n{:gutter$}--> {}", "", self.place)?;
         }

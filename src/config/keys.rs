@@ -195,7 +195,7 @@ pub(super) fn unknown(at: &At, name: &str, names: &[&'static str]) -> Error {
     if let Some(home) = home_of(name) {
         return error.help(format!("`{name}` is a key of {home}; mind the indentation"));
     }
-    error.help(format!("the keys here are {}", listed(names.iter().copied())))
+    error.help(format!("here it can be {}", listed(names.iter().copied())))
 }
 
 /// Where a key of this name belongs.

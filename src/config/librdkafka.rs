@@ -8,11 +8,6 @@ use super::error::{Error, Kind};
 use super::keys::{nearest, shown_name};
 use super::reading::At;
 
-/// The shortest time after which an undelivered message may be given up. A broker that is
-/// restarted in good order takes most of that; giving up sooner would turn each such restart
-/// into one of the pipeline.
-pub(super) const MIN_MESSAGE_TIMEOUT_MS: i64 = 30_000;
-
 /// A property that is refused: its names, and why.
 pub(super) struct Refused {
     pub(super) names: &'static [&'static str],
@@ -44,8 +39,14 @@ pub(super) const REFUSED: &[Refused] = &[
     },
     Refused {
         names: &["message.send.max.retries", "retries"],
-        why: "a message is retried until it is delivered or its time is over",
-        instead: "use `message.timeout.ms`, of 30000 or more",
+        why: "a record is retried until it is delivered",
+        instead: "leave it out; `retry.backoff.max.ms` says how often",
+    },
+    Refused {
+        names: &["message.timeout.ms", "delivery.timeout.ms"],
+        why: "an outage is waited out: a record that is given up starts the pipeline over from its \
+              checkpoint",
+        instead: "leave it out",
     },
     Refused {
         names: &["transactional.id"],
@@ -181,7 +182,6 @@ const OPEN: &[&str] = &[
     "compression.type",
     "connections.max.idle.ms",
     "debug",
-    "delivery.timeout.ms",
     "enable.metrics.push",
     "enable.random.seed",
     "enable.sasl.oauthbearer.unsecure.jwt",
@@ -201,7 +201,6 @@ const OPEN: &[&str] = &[
     "max.partition.fetch.bytes",
     "message.copy.max.bytes",
     "message.max.bytes",
-    "message.timeout.ms",
     "metadata.max.age.ms",
     "metadata.recovery.rebootstrap.trigger.ms",
     "metadata.recovery.strategy",
@@ -339,13 +338,29 @@ pub fn known_properties() -> impl Iterator<Item = &'static str> {
     OPEN.iter().chain(SECRET).chain(refused).copied()
 }
 
+/// Properties with two names, and the one under which they are settled: two settings of one thing
+/// are found, and whoever looks for one finds it.
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+];
+
+/// The name under which a property is settled.
+pub(super) fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, canonical)| canonical)
+}
+
 /// Whether a property's value may be shown. One that is not known may not.
 pub(super) fn may_be_shown(name: &str) -> bool {
     OPEN.contains(&name)
 }
 
 /// Looks at one property.
-pub(super) fn check(name: &str, value: &str, at: &At) -> Result<(), Error> {
+pub(super) fn check(name: &str, at: &At) -> Result<(), Error> {
     let folded = name.trim().to_lowercase();
     if let Some(refused) = REFUSED.iter().find(|refused| refused.names.contains(&folded.as_str())) {
         let message = format!("the property `{folded}` cannot be set: {}", refused.why);
@@ -359,28 +374,7 @@ pub(super) fn check(name: &str, value: &str, at: &At) -> Result<(), Error> {
             None => error.help("its names are listed in librdkafka's CONFIGURATION.md"),
         });
     }
-    if matches!(name, "message.timeout.ms" | "delivery.timeout.ms") {
-        return check_timeout(name, value, at);
-    }
     Ok(())
-}
-
-fn check_timeout(name: &str, value: &str, at: &At) -> Result<(), Error> {
-    let timeout_ms: Option<i64> = value.parse().ok();
-    match timeout_ms {
-        Some(timeout_ms) if timeout_ms >= MIN_MESSAGE_TIMEOUT_MS => Ok(()),
-        Some(0) => Ok(()),
-        Some(_) => Err(at
-            .error(
-                Kind::RefusedProperty,
-                format!(
-                    "`{name}` is too low: each message that is given up starts the pipeline over \
-                     from its checkpoint"
-                ),
-            )
-            .help(format!("use {MIN_MESSAGE_TIMEOUT_MS} or more, or 0 for never"))),
-        None => Err(at.error(Kind::WrongType, format!("`{name}` takes a number of milliseconds"))),
-    }
 }
 
 #[cfg(test)]
@@ -388,6 +382,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn aliases_are_names_of_properties_that_are_taken() {
+        for (alias, canonical) in ALIASES {
+            let taken = |name| OPEN.contains(name) || SECRET.contains(name);
+            assert!(taken(alias) && taken(canonical), "{alias}");
+            assert_eq!(OPEN.contains(alias), OPEN.contains(canonical), "{alias}");
+        }
+    }
 
     #[test]
     fn no_property_is_both_taken_and_refused() {

@@ -1,9 +1,9 @@
 //! The configuration: what was typed, in a file and in the environment, and what it means.
 //!
-//! A file becomes a tree of values that know their place ([`document`]); `${...}` in it is
-//! filled in ([`substitution`]); variables join it ([`environment`]); the tree is read into
-//! structs in which every key is optional ([`typed`]); those are checked and completed
-//! ([`settling`]) into what the daemon works with ([`settled`]). Mistakes are collected all the
+//! A file becomes a tree of values that know their place (`document`); `${...}` in it is
+//! filled in (`substitution`); variables join it (`environment`); the tree is read into
+//! structs in which every key is optional (`typed`); those are checked and completed
+//! (`settling`) into what the daemon works with ([`settled`]). Mistakes are collected all the
 //! way and come out together, each with its place.
 //!
 //! Which keys there are stands in one place, `typed.rs`: reader, environment, JSON Schema,
@@ -132,18 +132,19 @@ fn unexplained() -> Errors {
 
 fn read_file(path: &Path, name: &str) -> Result<String, Errors> {
     use std::io::Read;
-    let unreadable = |why: String, line: usize| {
-        let place = Place::in_file(&Arc::from(name), line, 1);
-        Errors::from(Error::new(Kind::Unreadable, place, "", why))
-    };
+    let unreadable = |place: Place, why: String| Error::new(Kind::Unreadable, place, "", why);
     let mut bytes = Vec::new();
     let limit = MAX_FILE_BYTES as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(format!("the file cannot be read: {error}"), 1))?;
+    std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(
+        |error| {
+            unreadable(Place::Nowhere, format!("the file {name} cannot be read: {error}"))
+                .help("see that it exists and that the daemon's user may read it")
+        },
+    )?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
-        unreadable("the file is not UTF-8".to_owned(), line)
+        let place = Place::in_file(&Arc::from(name), line, 1);
+        Errors::from(unreadable(place, "the file is not UTF-8".to_owned()))
     })
 }

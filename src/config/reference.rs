@@ -79,7 +79,7 @@ fn reference(minimal: &str, errors: &str) -> String {
     }
     page.push_str(
         "\n## Properties of librdkafka that are refused\n\nAny other property of librdkafka may stand under \
-         `kafka.properties`. `message.timeout.ms` must be 30000 or more, or 0.\n\n\
+         `kafka.properties`.\n\n\
          | Property | Why | Instead |\n|---|---|---|\n",
     );
     for refused in REFUSED {

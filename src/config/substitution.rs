@@ -8,7 +8,7 @@ use std::path::Path;
 use super::document::{Node, Scalar, Style, Value};
 use super::environment::Environment;
 use super::error::{Error, Kind, Problems};
-use super::keys::KeyPath;
+use super::keys::{KeyPath, shown_value};
 use super::secret;
 
 /// Fills in every value of a tree.
@@ -135,7 +135,7 @@ impl Reference<'_> {
             },
             Self::File(path) => secret::read_file(Path::new(path)).map_err(|error| {
                 Fault::new(
-                    format!("the file {path} cannot be read: {error}"),
+                    format!("the file {} cannot be read: {error}", shown_value(path)),
                     "see that it exists and that the daemon's user may read it",
                 )
             }),

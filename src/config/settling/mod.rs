@@ -79,7 +79,19 @@ impl Settling<'_> {
                 self.problems.add(given.at.key_error(Kind::MissingKey, "there is no pipeline"));
                 return None;
             }
-            key => &key.required("pipelines", root, self.problems)?.value.entries,
+            Key::Given(given) => &given.value.entries,
+            Key::Broken => return None,
+            Key::Absent => {
+                let error = root.missing("pipelines");
+                self.problems.add(match root.key.place {
+                    Place::Nowhere => error.help(
+                        "name a file with --config or WALTIDE_CONFIG, or give the keys in variables: \
+                         WALTIDE_PIPELINES__<NAME>__SOURCE__URL and so on",
+                    ),
+                    Place::File { .. } | Place::Variable(_) => error,
+                });
+                return None;
+            }
         };
         let settled: Vec<_> = entries.iter().map(|entry| self.pipeline(entry)).collect();
         self.refuse_names_that_fold_alike(entries);

@@ -67,13 +67,23 @@ impl Settling<'_> {
     }
 
     fn properties(&mut self, typed: &Key<Map<Property, Verbatim>>) -> Option<Verbatims> {
-        for entry in typed.value().map(|map| map.entries.as_slice()).unwrap_or_default() {
-            let value = entry.value.value().map(|value| value.0.expose()).unwrap_or_default();
-            if let Err(error) = librdkafka::check(&entry.name, value, &entry.at) {
+        let entries = typed.value().map(|map| map.entries.as_slice()).unwrap_or_default();
+        for (index, entry) in entries.iter().enumerate() {
+            if let Err(error) = librdkafka::check(&entry.name, &entry.at) {
                 self.problems.add(error);
             }
+            let name = librdkafka::canonical(&entry.name);
+            let mut before = entries.iter().take(index);
+            if let Some(first) = before.find(|one| librdkafka::canonical(&one.name) == name) {
+                let message =
+                    format!("`{}` and `{}` are two names of one property", first.name, entry.name);
+                self.problems.add(entry.at.key_error(Kind::Conflict, message).help("keep one"));
+            }
         }
-        verbatims(typed)
+        let settled = verbatims(typed)?.into_iter();
+        Some(
+            settled.map(|(name, value)| (librdkafka::canonical(&name).to_owned(), value)).collect(),
+        )
     }
 
     fn topic_config(&mut self, typed: &Key<Map<Property, Verbatim>>) -> Option<Verbatims> {
