@@ -4,10 +4,13 @@
 //! whether there may be none.
 
 use super::notes::{Notes, Path};
-use super::wire;
+use super::{made, wire};
+use crate::value::form::Form;
+use crate::value::geometric::Shape;
 use crate::value::numeric::{self, Numeric};
 use crate::value::scalar::Scalar;
 use crate::value::time::{self, Bounded};
+use crate::value::vector::Width;
 use crate::value::{Datum, Fault, bool_int, bytes, float, text, uuid};
 
 /// A place for a value: its type, and where null stands in the union.
@@ -54,6 +57,8 @@ pub(crate) enum Codec {
     Versioned,
     /// The text form of anything, as a string.
     Printed(Scalar),
+    /// The text form of what is made of others, as a string.
+    PrintedForm(Form),
     Bytea,
     /// Bytes as they come.
     Raw,
@@ -68,6 +73,44 @@ pub(crate) enum Codec {
     },
     /// Months, days and microseconds.
     Interval,
+    /// A record of numbers.
+    Geometric(Shape),
+    /// A map of strings.
+    Hstore,
+    /// Floats.
+    Vector(Width),
+    /// Dimensions, indices and values.
+    Sparsevec,
+    /// Extended well-known binary, whose text form is hex.
+    Ewkb,
+    /// The elements in a row; where there are several dimensions or odd bounds, a note.
+    Array {
+        element: Box<Slot>,
+        style: ArrayStyle,
+    },
+    /// A record.
+    Composite(Box<[Attribute]>),
+    /// Lower bound, upper bound, and how they bound.
+    Range(Box<Slot>),
+    /// An array of ranges, of bounds such as these.
+    Multirange(Box<Slot>),
+}
+
+/// How an array is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArrayStyle {
+    /// With this between elements in text form.
+    Delimited(u8),
+    /// `int2vector` and `oidvector`.
+    Vector,
+}
+
+/// An attribute of a composite.
+#[derive(Debug)]
+pub(crate) struct Attribute {
+    /// As the schema has it.
+    pub(crate) name: String,
+    pub(crate) slot: Slot,
 }
 
 impl Slot {
@@ -129,8 +172,8 @@ impl Codec {
     fn write(
         &self,
         datum: Datum<'_>,
-        _path: &Path<'_>,
-        _notes: &mut Notes,
+        path: &Path<'_>,
+        notes: &mut Notes,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         match self {
@@ -161,6 +204,7 @@ impl Codec {
             Self::Text => wire::bytes(out, text::text(datum)?),
             Self::Versioned => wire::bytes(out, text::versioned(datum)?),
             Self::Printed(scalar) => wire::sized(out, |out| scalar.write_text(datum, out))?,
+            Self::PrintedForm(form) => wire::sized(out, |out| form.write_text(datum, out))?,
             Self::Bytea => match datum {
                 Datum::Binary(bytes) => wire::bytes(out, bytes),
                 Datum::Text(_) => wire::sized(out, |out| bytes::write_bytea(datum, out))?,
@@ -184,8 +228,31 @@ impl Codec {
                 wire::long(out, interval.days.into());
                 wire::long(out, interval.us);
             }
+            _ => return self.write_made(datum, path, notes, out),
         }
         Ok(())
+    }
+
+    /// Writes a value that is made of others.
+    fn write_made(
+        &self,
+        datum: Datum<'_>,
+        path: &Path<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        match self {
+            Self::Geometric(shape) => made::geometric(*shape, datum, out),
+            Self::Hstore => made::hstore(datum, notes, out),
+            Self::Vector(width) => made::vector(*width, datum, out),
+            Self::Sparsevec => made::sparsevec(datum, out),
+            Self::Ewkb => made::ewkb(datum, out),
+            Self::Array { element, style } => made::array(element, *style, datum, path, notes, out),
+            Self::Composite(attributes) => made::composite(attributes, datum, path, notes, out),
+            Self::Range(bound) => made::range(bound, datum, path, notes, out),
+            Self::Multirange(bound) => made::multirange(bound, datum, path, notes, out),
+            _ => Err(Fault::Malformed("type that is made of others")),
+        }
     }
 
     /// Writes, for a value of a key that the schema cannot hold, one that no other value has:
@@ -220,7 +287,7 @@ impl Codec {
     }
 
     /// The type of a value that was unrepresentable, to print it.
-    fn scalar(&self) -> Scalar {
+    pub(crate) fn scalar(&self) -> Scalar {
         match self {
             Self::Unsigned8 => Scalar::Xid8,
             Self::Decimal { .. } => Scalar::Numeric,
@@ -230,6 +297,7 @@ impl Codec {
             Self::TimestampUs { zoned: true } => Scalar::Timestamptz,
             Self::Interval => Scalar::Interval,
             Self::Printed(scalar) => *scalar,
+            Self::Hstore => Scalar::Hstore,
             // Text that is no UTF-8 is shown as its bytes.
             _ => Scalar::Text,
         }

@@ -15,11 +15,15 @@ mod encode;
 mod error;
 mod json;
 mod key;
+mod made;
 pub mod names;
 mod notes;
 mod options;
 mod plan;
 mod record;
+#[cfg(test)]
+#[path = "../../tests/avro_fixture/recorded.rs"]
+mod recorded;
 mod resolve;
 mod waltide;
 mod wire;

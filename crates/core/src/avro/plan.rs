@@ -8,8 +8,11 @@ use super::json::Json;
 use super::options::{Envelope, Options, Profile};
 use super::waltide::{self, Typed};
 use super::{key, names, resolve, wire};
-use crate::catalog::{Table, TableColumn, Types};
+use crate::catalog::{PgType, Table, TableColumn, Types};
 use crate::pgoutput::{Relation, RelationColumn};
+
+/// The namespace of the records that are the same for every table.
+pub(super) const SHARED: &str = "waltide";
 
 /// How the rows of one version of a relation become records.
 #[derive(Debug)]
@@ -122,6 +125,8 @@ pub(crate) struct Compiler<'a> {
     defined: HashSet<String>,
     /// The column at hand.
     column: String,
+    /// How deep in the column's type we are.
+    depth: usize,
     fault: Option<PlanFault>,
 }
 
@@ -135,7 +140,8 @@ impl<'a> Compiler<'a> {
         let namespace = waltide::namespace(options, relation);
         let (warnings, defined) = (Vec::new(), HashSet::new());
         let column = String::new();
-        Self { relation, table, types, options, namespace, warnings, defined, column, fault: None }
+        let (depth, fault) = (0, None);
+        Self { relation, table, types, options, namespace, warnings, defined, column, depth, fault }
     }
 
     fn compile(mut self) -> Result<Plan, PlanFault> {
@@ -250,6 +256,52 @@ impl<'a> Compiler<'a> {
     fn is_required(&self, column: &RelationColumn) -> bool {
         self.catalog(column).is_some_and(|known| known.not_null)
             || self.table.primary_key.contains(&column.name)
+    }
+
+    /// A type inside another one.
+    pub(crate) fn nested(&mut self, oid: u32, modifier: i32) -> Typed {
+        if self.depth == resolve::MAX_DEPTH {
+            self.fault = Some(PlanFault::TooDeep(self.column.clone()));
+            return waltide::opaque(true);
+        }
+        self.depth += 1;
+        let typed = waltide::type_of(self, oid, modifier);
+        self.depth -= 1;
+        typed
+    }
+
+    /// The record for one of the source's own types: in full the first time, then by name. It has
+    /// a namespace of its own below the table's, so it meets no other name.
+    pub(crate) fn define(&mut self, of: &PgType, fields: Vec<Json>) -> Json {
+        let (schema, name) = (names::escape(&of.schema), names::escape(&of.name));
+        if of.schema == "pg_catalog" {
+            return self.named(SHARED, &name, |_| fields);
+        }
+        let namespace = format!("{}.types.{schema}", self.namespace);
+        self.named(&namespace, &name, |_| fields)
+    }
+
+    /// A record that is the same for every table: in full the first time, then by name.
+    pub(crate) fn shared(
+        &mut self,
+        name: &str,
+        fields: impl FnOnce(&mut Self) -> Vec<Json>,
+    ) -> Json {
+        self.named(SHARED, name, fields)
+    }
+
+    fn named(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        fields: impl FnOnce(&mut Self) -> Vec<Json>,
+    ) -> Json {
+        let full = format!("{namespace}.{name}");
+        if !self.defined.insert(full.clone()) {
+            return Json::str(full);
+        }
+        let fields = fields(self);
+        waltide::record(name, Some(namespace), fields)
     }
 
     pub(crate) fn warn_opaque(&mut self, type_name: String, binary: bool) {

@@ -1,6 +1,7 @@
 //! What a type is once domains are taken off it.
 
 use crate::catalog::{Attribute, Kind, PgType, Types};
+use crate::value::form::Form;
 use crate::value::scalar::Scalar;
 
 /// How many domains, arrays, composites and ranges may stand in one another. Postgres lets no
@@ -25,7 +26,7 @@ pub(crate) enum Resolution<'a> {
     },
     Composite(&'a PgType, &'a [Attribute]),
     Range {
-        of: Option<&'a PgType>,
+        of: &'a PgType,
         subtype: u32,
     },
     Multirange {
@@ -54,7 +55,7 @@ pub(crate) fn resolve(types: &Types, mut oid: u32, mut modifier: i32) -> Resolve
                 Resolution::Array { element: *element, delimiter: *delimiter }
             }
             Kind::Composite(attributes) => Resolution::Composite(found, attributes),
-            Kind::Range { subtype } => Resolution::Range { of: Some(found), subtype: *subtype },
+            Kind::Range { subtype } => Resolution::Range { of: found, subtype: *subtype },
             Kind::Multirange { range } => Resolution::Multirange { range: *range },
             Kind::Base | Kind::Pseudo => found
                 .extension
@@ -65,6 +66,33 @@ pub(crate) fn resolve(types: &Types, mut oid: u32, mut modifier: i32) -> Resolve
         return Resolved { kind, modifier };
     }
     Resolved { kind: Resolution::Opaque { has_send: true }, modifier }
+}
+
+/// What a type's bytes are made of, for its text form.
+pub(crate) fn form(types: &Types, oid: u32) -> Form {
+    form_within(types, oid, MAX_DEPTH)
+}
+
+fn form_within(types: &Types, oid: u32, depth: usize) -> Form {
+    let Some(depth) = depth.checked_sub(1) else { return Form::Scalar(Scalar::Opaque) };
+    let inner = |oid| Box::new(form_within(types, oid, depth));
+    match resolve(types, oid, -1).kind {
+        Resolution::Scalar(scalar) => Form::Scalar(scalar),
+        Resolution::Enum(_) => Form::Scalar(Scalar::Label),
+        Resolution::Array { element, delimiter } => {
+            Form::Array { element: inner(element), delimiter }
+        }
+        Resolution::Composite(_, attributes) => {
+            let attributes = attributes.iter().map(|attribute| attribute.type_oid);
+            Form::Composite(attributes.map(|oid| form_within(types, oid, depth)).collect())
+        }
+        Resolution::Range { subtype, .. } => Form::Range(inner(subtype)),
+        Resolution::Multirange { range } => match resolve(types, range, -1).kind {
+            Resolution::Range { subtype, .. } => Form::Multirange(inner(subtype)),
+            _ => Form::Scalar(Scalar::Opaque),
+        },
+        Resolution::Opaque { .. } => Form::Scalar(Scalar::Opaque),
+    }
 }
 
 /// A type's name for people: `int4`, `int4[]`, `public.mood`.
@@ -90,7 +118,24 @@ pub(crate) fn numeric_modifier(modifier: i32) -> Option<(u32, i32)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recorded;
     use super::*;
+    use crate::value::Datum;
+
+    #[test]
+    fn the_text_form_of_every_type_is_what_the_server_writes() {
+        let (types, values) = recorded::load();
+        let mut checked = 0;
+        for value in values {
+            let Some(binary) = &value.binary else { continue };
+            let mut out = Vec::new();
+            form(&types, value.oid).write_text(Datum::Binary(binary), &mut out).unwrap();
+            let written = String::from_utf8(out).unwrap();
+            assert_eq!(written, value.text, "{}", value.type_name);
+            checked += 1;
+        }
+        assert!(checked > 300, "{checked} values were recorded");
+    }
 
     #[test]
     fn a_numeric_modifier_holds_precision_and_scale() {

@@ -9,13 +9,16 @@
 //! - Enums are strings with their labels in `postgres.labels`: labels are any text, and one
 //!   that is added must not stop a reader.
 
-use super::codec::Codec;
+use super::codec::{self, ArrayStyle, Codec, Null, Slot};
 use super::json::Json;
-use super::plan::Compiler;
+use super::plan::{Compiler, SHARED};
 use super::resolve::{Resolution, display_name, numeric_modifier, resolve};
 use super::{Options, names};
+use crate::catalog::{Attribute, PgType};
 use crate::pgoutput::Relation;
+use crate::value::geometric::Shape;
 use crate::value::scalar::Scalar;
+use crate::value::vector::Width;
 
 /// A type as it is written, and what its schema says.
 pub(crate) struct Typed {
@@ -48,7 +51,7 @@ pub(crate) fn namespace(options: &Options, relation: &Relation) -> String {
 pub(crate) fn type_of(compiler: &mut Compiler<'_>, oid: u32, modifier: i32) -> Typed {
     let resolved = resolve(compiler.types, oid, modifier);
     match resolved.kind {
-        Resolution::Scalar(scalar) => scalar_type(scalar, resolved.modifier),
+        Resolution::Scalar(scalar) => scalar_type(compiler, scalar, resolved.modifier),
         Resolution::Enum(labels) => {
             let labels = labels.iter().map(|label| Json::str(label.as_str())).collect();
             let schema = Json::str("string").with("postgres.labels", Json::Array(labels));
@@ -59,12 +62,71 @@ pub(crate) fn type_of(compiler: &mut Compiler<'_>, oid: u32, modifier: i32) -> T
             compiler.warn_opaque(display_name(compiler.types, oid), binary);
             opaque(binary)
         }
-        _ => opaque(true),
+        Resolution::Array { element, delimiter } => {
+            let element = compiler.nested(element, resolved.modifier);
+            array_type(element, ArrayStyle::Delimited(delimiter))
+        }
+        Resolution::Composite(of, attributes) => composite_type(compiler, of, attributes),
+        Resolution::Range { of, subtype } => {
+            let (bound, schema) = range_type(compiler, of, subtype);
+            typed(Codec::Range(Box::new(bound)), schema)
+        }
+        Resolution::Multirange { range } => match resolve(compiler.types, range, -1).kind {
+            Resolution::Range { of, subtype } => {
+                let (bound, schema) = range_type(compiler, of, subtype);
+                typed(Codec::Multirange(Box::new(bound)), list(schema))
+            }
+            _ => opaque(true),
+        },
     }
 }
 
+/// An array keeps SQL's nulls, and one of one dimension is what everybody takes an array for:
+/// where there are more, or a lower bound is not 1, the envelope's `shapes` says so.
+fn array_type(element: Typed, style: ArrayStyle) -> Typed {
+    let null = if style == ArrayStyle::Vector { Null::Never } else { Null::First };
+    let items = match null {
+        Null::Never => element.schema,
+        _ => Json::Array(vec![Json::str("null"), element.schema]),
+    };
+    let element = Box::new(Slot { codec: element.codec, null });
+    typed(Codec::Array { element, style }, list(items))
+}
+
+fn composite_type(compiler: &mut Compiler<'_>, of: &PgType, attributes: &[Attribute]) -> Typed {
+    let (mut slots, mut fields) = (Vec::new(), Vec::new());
+    for attribute in attributes {
+        let of = compiler.nested(attribute.type_oid, attribute.modifier);
+        let name = names::escape(&attribute.name);
+        let mut field = optional(&name, of.schema);
+        if name != attribute.name {
+            field = field.with("postgres.column", Json::str(attribute.name.as_str()));
+        }
+        fields.push(field);
+        slots.push(codec::Attribute { name, slot: Slot { codec: of.codec, null: Null::First } });
+    }
+    let schema = compiler.define(of, fields);
+    typed(Codec::Composite(slots.into()), schema)
+}
+
+/// The slot of a range's bounds, and the range's schema. A bound that is not there is null.
+fn range_type(compiler: &mut Compiler<'_>, of: &PgType, subtype: u32) -> (Slot, Json) {
+    let bound = compiler.nested(subtype, -1);
+    let fields = vec![
+        optional("lower", bound.schema.clone()),
+        // What the lower bound defines has been defined when the upper one comes.
+        optional("upper", compiler.nested(subtype, -1).schema),
+        field("bounds", Json::str("string")),
+    ];
+    (Slot { codec: bound.codec, null: Null::First }, compiler.define(of, fields))
+}
+
+fn list(items: Json) -> Json {
+    Json::Object(vec![("type", Json::str("array")), ("items", items)])
+}
+
 /// Bytes or text as they come.
-fn opaque(binary: bool) -> Typed {
+pub(crate) fn opaque(binary: bool) -> Typed {
     if binary {
         typed(Codec::Raw, Json::str("bytes"))
     } else {
@@ -72,7 +134,7 @@ fn opaque(binary: bool) -> Typed {
     }
 }
 
-fn scalar_type(scalar: Scalar, modifier: i32) -> Typed {
+fn scalar_type(compiler: &mut Compiler<'_>, scalar: Scalar, modifier: i32) -> Typed {
     let primitive = |codec, name: &str| typed(codec, Json::str(name));
     match scalar {
         Scalar::Bool => primitive(Codec::Bool, "boolean"),
@@ -92,22 +154,102 @@ fn scalar_type(scalar: Scalar, modifier: i32) -> Typed {
         | Scalar::Citext
         | Scalar::Json
         | Scalar::Xml
+        | Scalar::Isn
+        | Scalar::TextOnly
         | Scalar::Label => primitive(Codec::Text, "string"),
-        Scalar::Jsonb => primitive(Codec::Versioned, "string"),
+        Scalar::Jsonb | Scalar::Jsonpath | Scalar::Ltree | Scalar::Lquery => {
+            primitive(Codec::Versioned, "string")
+        }
         Scalar::Bytea => primitive(Codec::Bytea, "bytes"),
+        Scalar::Geometry | Scalar::Geography => primitive(Codec::Ewkb, "bytes"),
         Scalar::Date => typed(Codec::Date, logical("int", "date")),
         Scalar::Time => typed(Codec::TimeUs, logical("long", "time-micros")),
         Scalar::Timestamp => {
-            typed(Codec::TimestampUs { zoned: false }, logical("long", "local-timestamp-micros"))
+            let schema = logical("long", "local-timestamp-micros");
+            typed(Codec::TimestampUs { zoned: false }, schema)
         }
         Scalar::Timestamptz => {
             typed(Codec::TimestampUs { zoned: true }, logical("long", "timestamp-micros"))
         }
         Scalar::Uuid => typed(Codec::Uuid, logical("string", "uuid")),
-        Scalar::Opaque => opaque(true),
-        Scalar::Char | Scalar::Bit | Scalar::Varbit | Scalar::Timetz | Scalar::Interval => {
-            primitive(Codec::Printed(scalar), "string")
+        Scalar::Interval => typed(Codec::Interval, interval(compiler)),
+        Scalar::Geometric(shape) => typed(Codec::Geometric(shape), geometric(compiler, shape)),
+        Scalar::Hstore => {
+            let values = Json::Array(vec![Json::str("null"), Json::str("string")]);
+            let map = Json::Object(vec![("type", Json::str("map")), ("values", values)]);
+            typed(Codec::Hstore, map)
         }
+        Scalar::Vector => typed(Codec::Vector(Width::Single), list(Json::str("float"))),
+        Scalar::Halfvec => typed(Codec::Vector(Width::Half), list(Json::str("float"))),
+        Scalar::Sparsevec => typed(Codec::Sparsevec, sparsevec(compiler)),
+        Scalar::Int2vector => array_type(primitive(Codec::Int2, "int"), ArrayStyle::Vector),
+        Scalar::Oidvector => array_type(primitive(Codec::Unsigned, "long"), ArrayStyle::Vector),
+        Scalar::Opaque => opaque(true),
+        Scalar::Char
+        | Scalar::Bit
+        | Scalar::Varbit
+        | Scalar::Timetz
+        | Scalar::Inet
+        | Scalar::Cidr
+        | Scalar::Macaddr
+        | Scalar::Macaddr8
+        | Scalar::Tsvector
+        | Scalar::Tsquery
+        | Scalar::Lsn
+        | Scalar::Snapshot
+        | Scalar::Tid
+        | Scalar::Reg
+        | Scalar::Cube => primitive(Codec::Printed(scalar), "string"),
+    }
+}
+
+/// Avro's `duration` has no signs and no microseconds.
+fn interval(compiler: &mut Compiler<'_>) -> Json {
+    compiler.shared("Interval", |_| {
+        vec![
+            field("months", Json::str("int")),
+            field("days", Json::str("int")),
+            field("micros", Json::str("long")),
+        ]
+    })
+}
+
+fn sparsevec(compiler: &mut Compiler<'_>) -> Json {
+    compiler.shared("SparseVector", |_| {
+        vec![
+            field("dimensions", Json::str("int")),
+            field("indices", list(Json::str("int"))),
+            field("values", list(Json::str("float"))),
+        ]
+    })
+}
+
+fn geometric(compiler: &mut Compiler<'_>, shape: Shape) -> Json {
+    fn point(compiler: &mut Compiler<'_>) -> Json {
+        compiler.shared("Point", |_| numbers(["x", "y"]))
+    }
+    fn numbers<const N: usize>(names: [&str; N]) -> Vec<Json> {
+        names.iter().map(|name| field(name, Json::str("double"))).collect()
+    }
+    match shape {
+        Shape::Point => point(compiler),
+        Shape::Line => compiler.shared("Line", |_| numbers(["a", "b", "c"])),
+        Shape::Lseg => compiler.shared("Segment", |compiler| {
+            vec![field("start", point(compiler)), field("end", point(compiler))]
+        }),
+        Shape::Box => compiler.shared("Box", |compiler| {
+            vec![field("high", point(compiler)), field("low", point(compiler))]
+        }),
+        Shape::Path => compiler.shared("Path", |compiler| {
+            let points = list(point(compiler));
+            vec![field("closed", Json::str("boolean")), field("points", points)]
+        }),
+        Shape::Polygon => {
+            compiler.shared("Polygon", |compiler| vec![field("points", list(point(compiler)))])
+        }
+        Shape::Circle => compiler.shared("Circle", |compiler| {
+            vec![field("center", point(compiler)), field("radius", Json::str("double"))]
+        }),
     }
 }
 
@@ -142,7 +284,7 @@ fn source() -> Json {
         optional("xid", Json::str("long")),
         optional("origin", Json::str("string")),
     ];
-    record("Source", Some("waltide"), fields)
+    record("Source", Some(SHARED), fields)
 }
 
 fn transaction() -> Json {
@@ -151,13 +293,13 @@ fn transaction() -> Json {
         field("total_order", Json::str("long")),
         field("data_collection_order", Json::str("long")),
     ];
-    record("Transaction", Some("waltide"), fields)
+    record("Transaction", Some(SHARED), fields)
 }
 
 /// The envelope around a row.
 pub(crate) fn envelope(namespace: &str, row: Json) -> Json {
     let map = Json::Object(vec![("type", Json::str("map")), ("values", Json::str("string"))]);
-    let list = Json::Object(vec![("type", Json::str("array")), ("items", Json::str("string"))]);
+    let list = list(Json::str("string"));
     let fields = vec![
         optional("before", row),
         optional("after", Json::str("Row")),

@@ -20,9 +20,15 @@ pub(crate) fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
     write_bare_hex(bytes, out);
 }
 
-/// `00ff`.
-pub(crate) fn write_bare_hex(bytes: &[u8], out: &mut Vec<u8>) {
+fn write_bare_hex(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)]));
+}
+
+/// `00FF`, as PostGIS writes a geometry.
+pub(crate) fn write_upper_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    write_bare_hex(bytes, out);
+    out.get_mut(start..).unwrap_or_default().make_ascii_uppercase();
 }
 
 /// Reads pairs of hex digits.

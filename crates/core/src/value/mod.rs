@@ -4,18 +4,27 @@
 //! value for both; and it writes the text form, as Postgres itself would, from the binary one.
 //! Nothing here knows of Avro, allocates but by growing a buffer it was given, or panics on
 //! any bytes.
-#![expect(dead_code, reason = "their users come next")]
 
+pub(crate) mod array;
 pub(crate) mod bool_int;
 pub(crate) mod bytes;
+pub(crate) mod composite;
 pub(crate) mod float;
+pub(crate) mod form;
+pub(crate) mod geometric;
+pub(crate) mod hstore;
+pub(crate) mod network;
 pub(crate) mod numeric;
+pub(crate) mod quoted;
 pub(crate) mod read;
 pub(crate) mod scalar;
+pub(crate) mod system;
 pub(crate) mod text;
 pub(crate) mod time;
 pub(crate) mod time_text;
+pub(crate) mod tsearch;
 pub(crate) mod uuid;
+pub(crate) mod vector;
 
 use std::fmt;
 
