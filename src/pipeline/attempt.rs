@@ -15,6 +15,7 @@ use waltide_core::lsn::DurableLsn;
 use super::diagnosis;
 use super::positions::{self, Positions};
 use super::routes::Compiler;
+use super::sink::Sink;
 use super::slot::watch_slot;
 use super::source::{self, Prepared};
 use super::stream::{Ended, Engine};
@@ -172,13 +173,15 @@ impl Attempt {
         let slot_name = self.settings.source.slot.clone();
         let watching =
             Watching(self.control.spawn(watch_slot(params, slot_name, Arc::clone(&self.status))));
-        let mut engine = Engine::new(
-            Intake::resume(resume),
-            compiler,
+        let intake = Intake::resume(resume);
+        let sink = Sink::new(
+            intake,
             producer,
             positions,
             Arc::clone(&self.status),
+            kafka.bootstrap_servers.clone(),
         );
+        let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
         self.status.enter(State::Streaming);
         tracing::info!(
             pipeline = self.settings.name,
@@ -188,9 +191,9 @@ impl Attempt {
         );
         let ended = engine.run(&mut reader, shutdown).await;
         drop(watching);
-        self.durable = Some(engine.intake.durable());
+        self.durable = Some(engine.sink.intake.durable());
         if ended.is_err() {
-            engine.producer.abandon();
+            engine.sink.producer.abandon();
         }
         self.registry = Some(engine.into_compiler().registry);
         let farewell = tokio::time::timeout(FAREWELL, told.end(reader)).await;

@@ -170,6 +170,11 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
     }
 }
 
+/// Records that wait and are not acknowledged, while the connection to the source is fine.
+pub(super) fn of_stall(brokers: &str, said: &str) -> Fault {
+    of_kafka(&kafka::Error::Unreachable { brokers: brokers.to_owned(), reason: said.to_owned() })
+}
+
 /// The registry at an address.
 pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
     use registry::Error as E;

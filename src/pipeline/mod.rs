@@ -7,10 +7,12 @@
 mod attempt;
 mod backoff;
 mod diagnosis;
+mod pace;
 mod position_text;
 mod positions;
 mod routes;
 mod rows;
+mod sink;
 mod slot;
 mod source;
 mod stream;

@@ -3,7 +3,7 @@
 
 use waltide_core::avro::{self, Notes, RecordMeta, Snapshot, Written};
 use waltide_core::change::{Position, Row};
-use waltide_core::intake::{Intake, Place};
+use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::RelationId;
 
@@ -12,7 +12,7 @@ use super::position_text::PositionText;
 use super::routes::{Known, Route};
 use super::stream::Engine;
 use crate::fault::{Code, Fault};
-use crate::kafka::{Producer, Record, Refusal};
+use crate::kafka::Record;
 use crate::status;
 
 /// Reused from row to row. One row of a gigabyte leaves buffers of a gigabyte behind, so they are
@@ -35,7 +35,7 @@ impl Engine {
         lsn: Lsn,
         row: Row<'_>,
     ) -> Result<(), Fault> {
-        let Some(place) = self.intake.row().map_err(diagnosis::of_disorder)? else {
+        let Some(place) = self.sink.intake.row().map_err(diagnosis::of_disorder)? else {
             return Ok(());
         };
         let Some((_, known)) = self.relations.get(relation) else {
@@ -56,8 +56,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
             };
-            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
-            self.moved.count(&out);
+            self.sink.put(&out).await?;
         }
         route.count(&row);
         self.out.shrink();
@@ -94,8 +93,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
             };
-            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
-            self.moved.count(&out);
+            self.sink.put(&out).await?;
             sub_index += 1;
         }
         route.count_truncate();
@@ -145,29 +143,6 @@ impl Buffers {
                 buffer.clear();
                 buffer.shrink_to(KEPT_BYTES);
             }
-        }
-    }
-}
-
-/// Hands a record over, waiting for room while the queue is full. What comes back meanwhile is
-/// entered into the books at once: it is what makes room, and the server is told of it.
-async fn put(
-    producer: &mut Producer,
-    intake: &mut Intake,
-    positions: &super::positions::Positions,
-    record: &Record<'_>,
-) -> Result<(), Fault> {
-    loop {
-        match producer.send(record) {
-            Ok(()) => {
-                intake.produced();
-                return Ok(());
-            }
-            Err(Refusal::Full) => {
-                producer.reported().await;
-                super::stream::settle(producer, intake, positions)?;
-            }
-            Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
         }
     }
 }
