@@ -43,5 +43,5 @@ pub struct Position {
     /// Counts from zero within the transaction.
     pub ordinal: u64,
     /// Counts from zero within the message.
-    pub sub_index: u8,
+    pub sub_index: u32,
 }

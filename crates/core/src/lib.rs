@@ -7,6 +7,8 @@
 pub mod avro;
 pub mod catalog;
 pub mod change;
+pub mod intake;
 pub mod lsn;
 pub mod pgoutput;
 pub mod value;
+pub mod watermark;

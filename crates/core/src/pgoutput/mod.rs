@@ -4,6 +4,22 @@
 //! fields are found again by walking. Decoding checks every length once, so walking a decoded
 //! tuple cannot fail, and no input makes it panic or allocate more than a small constant.
 
+mod decode;
+pub mod encode;
+mod error;
+mod frame;
+mod reader;
+mod relation;
+mod view;
+
+pub use decode::{Context, Decoder, decode};
+pub use error::{DecodeError, Fault};
+pub use frame::{Frame, write_status_update};
+pub use relation::{
+    MAX_RELATIONS, Relation, RelationCache, RelationColumn, Relations, TooManyRelations,
+};
+pub use view::{ColumnsIter, Fields};
+
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 
 /// A relation's OID.
@@ -119,7 +135,7 @@ pub enum ReplicaIdentity {
 }
 
 /// A checked view on the columns of a relation message.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Columns<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) count: u16,
@@ -150,14 +166,14 @@ pub struct TypeBody<'a> {
 }
 
 /// A checked view on a row: one field for each column of its relation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Tuple<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) count: u16,
 }
 
 /// A column's value as it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Field<'a> {
     /// SQL NULL.
     Null,
@@ -179,7 +195,7 @@ pub enum OldTuple<'a> {
 }
 
 /// Tables were emptied.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Truncate<'a> {
     /// `CASCADE` was given.
     pub cascade: bool,
@@ -189,7 +205,7 @@ pub struct Truncate<'a> {
 }
 
 /// `pg_logical_emit_message`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LogicalMessage<'a> {
     /// Whether it belongs to its transaction's fate.
     pub transactional: bool,

@@ -1,0 +1,411 @@
+//! Rows become bytes. On the row path: nothing here allocates, locks or looks up by name.
+
+use super::codec::Slot;
+use super::error::{DataError, Problem};
+use super::key::MAX_COLUMNS;
+use super::notes::{Notes, Path};
+use super::options::Envelope;
+use super::plan::{Column, Plan};
+use super::record::{Record, RecordMeta, Records, Snapshot, Written};
+use super::wire;
+use crate::change::Row;
+use crate::pgoutput::{Field, OldTuple, PgTimestamp, Tuple};
+use crate::value::time::EPOCH_US;
+use crate::value::{Datum, Fault};
+
+/// A fault and the column it is in, before it is told with names.
+struct At {
+    column: Option<usize>,
+    problem: Problem,
+}
+
+impl At {
+    fn column(column: usize, fault: Fault) -> Self {
+        let problem = match fault {
+            Fault::Malformed(what) => Problem::Malformed(what),
+            Fault::Unrepresentable => Problem::Unrepresentable,
+            Fault::Null => Problem::Null,
+        };
+        Self { column: Some(column), problem }
+    }
+}
+
+impl Plan {
+    /// The records that a row makes, in order.
+    ///
+    /// A delete is followed by its tombstone. An update that changes the key is a delete and a
+    /// tombstone of the old one and a create of the new one. In the flat envelope the tombstone
+    /// is the delete, and a row without a key goes unseen (the plan warns of it).
+    ///
+    /// # Errors
+    /// Where a tuple does not have the relation's columns.
+    pub fn records<'a>(&self, row: &Row<'a>) -> Result<Records<'a>, DataError> {
+        let keyed = !self.key.is_empty();
+        let flat = self.envelope == Envelope::Flat;
+        let gone = |old| {
+            let delete = (!flat).then_some(Record::Delete(old));
+            let tombstone = (keyed && (flat || self.tombstones)).then_some(Record::Tombstone(old));
+            [delete, tombstone, None]
+        };
+        let records = match *row {
+            Row::Update { old: Some(old), new } if self.key_changed(old, new)? => {
+                let [delete, tombstone, _] = gone(old);
+                [delete, tombstone, Some(Record::Create { old: Some(old), new })]
+            }
+            Row::Delete(old) => gone(old),
+            other => [Some(Record::from(other)), None, None],
+        };
+        Ok(Records { records, next: 0 })
+    }
+
+    /// Whether an update moves the row to another key.
+    ///
+    /// # Errors
+    /// Where a tuple does not have the relation's columns.
+    pub fn key_changed(&self, old: OldTuple<'_>, new: Tuple<'_>) -> Result<bool, DataError> {
+        if self.key.is_empty() {
+            return Ok(false);
+        }
+        let (old, new) = (row_of(old), new);
+        self.check(old).and_then(|()| self.check(new)).map_err(|at| self.error(at))?;
+        let mut pairs = self.columns.iter().zip(old.fields().zip(new.fields()));
+        Ok(pairs.any(|(column, (old, new))| {
+            column.key_index.is_some() && new != Field::Unchanged && old != new
+        }))
+    }
+
+    /// Appends a record's key; false where the table has none, and the key is null.
+    ///
+    /// # Errors
+    /// Where the row does not have the key, or a value of it is malformed or has no place in it.
+    pub fn encode_key(
+        &self,
+        record: &Record<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, DataError> {
+        if self.key.is_empty() {
+            return Ok(false);
+        }
+        notes.clear();
+        let start = out.len();
+        let (tuple, old) = match *record {
+            Record::Read(new) => (new, None),
+            Record::Create { old, new } | Record::Update { old, new } => (new, old),
+            Record::Delete(old) | Record::Tombstone(old) => (row_of(old), None),
+        };
+        self.key(tuple, old, notes, out).map_err(|at| {
+            out.truncate(start);
+            self.error(at)
+        })?;
+        Ok(true)
+    }
+
+    fn key(
+        &self,
+        tuple: Tuple<'_>,
+        old: Option<OldTuple<'_>>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), At> {
+        let mut fields = [Field::Null; MAX_COLUMNS];
+        self.gather(tuple, &mut fields)?;
+        if fields.contains(&Field::Unchanged)
+            && let Some(old) = old
+        {
+            // A key column out of line that did not change: the old key has it.
+            let mut olds = [Field::Null; MAX_COLUMNS];
+            self.gather(row_of(old), &mut olds)?;
+            for (field, old) in fields.iter_mut().zip(olds) {
+                if *field == Field::Unchanged {
+                    *field = old;
+                }
+            }
+        }
+        for (position, field) in self.key.iter().zip(fields) {
+            let Some(column) = self.columns.get(*position) else { continue };
+            let Some(slot) = &column.slot else { continue };
+            let path = Path::name(None, &column.field);
+            let written = match field {
+                Field::Binary(bytes) => slot.write(Datum::Binary(bytes), &path, notes, out),
+                Field::Text(text) => slot.write(Datum::Text(text), &path, notes, out),
+                Field::Null => slot.write_null(out),
+                Field::Unchanged => {
+                    return Err(At { column: Some(*position), problem: Problem::Unchanged });
+                }
+            };
+            written.map_err(|fault| At::column(*position, fault))?;
+        }
+        Ok(())
+    }
+
+    /// Picks the key's fields out of a row, in key order.
+    fn gather<'a>(
+        &self,
+        tuple: Tuple<'a>,
+        fields: &mut [Field<'a>; MAX_COLUMNS],
+    ) -> Result<(), At> {
+        self.check(tuple)?;
+        for (column, field) in self.columns.iter().zip(tuple.fields()) {
+            if let Some(slot) = column.key_index.and_then(|index| fields.get_mut(index)) {
+                *slot = field;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a record's value and fills `notes`.
+    ///
+    /// # Errors
+    /// Where the row does not fit its relation, a value is malformed, or a required one is not
+    /// there; nothing is appended then.
+    pub fn encode(
+        &self,
+        record: &Record<'_>,
+        meta: &RecordMeta<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<Written, DataError> {
+        notes.clear();
+        let start = out.len();
+        if matches!(record, Record::Tombstone(_)) {
+            return Ok(Written::Null);
+        }
+        let result = match self.envelope {
+            Envelope::Flat => self.flat(record, notes, out),
+            Envelope::Full => self.full(record, meta, notes, out),
+        };
+        self.finish(result, start, out)
+    }
+
+    /// Appends the value that says that the table was emptied; the flat envelope has none.
+    pub fn encode_truncate(
+        &self,
+        meta: &RecordMeta<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Written {
+        notes.clear();
+        if self.envelope == Envelope::Flat {
+            return Written::Null;
+        }
+        out.extend_from_slice(&[0, 0]);
+        self.tail(b't', false, meta, notes, out);
+        Written::Value
+    }
+
+    fn finish(
+        &self,
+        result: Result<bool, At>,
+        start: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Written, DataError> {
+        let bytes = out.len() - start;
+        match result {
+            Ok(true) if bytes <= self.max_row_bytes => Ok(Written::Value),
+            Ok(_) => {
+                out.truncate(start);
+                Ok(Written::TooLarge { bytes })
+            }
+            Err(at) => {
+                out.truncate(start);
+                Err(self.error(at))
+            }
+        }
+    }
+
+    fn flat(&self, record: &Record<'_>, notes: &mut Notes, out: &mut Vec<u8>) -> Result<bool, At> {
+        match *record {
+            Record::Read(new) => self.row(new, None, None, notes, out),
+            Record::Create { old, new } | Record::Update { old, new } => {
+                self.row(new, full(old), None, notes, out)
+            }
+            Record::Delete(old) | Record::Tombstone(old) => {
+                self.row(row_of(old), None, None, notes, out)
+            }
+        }
+    }
+
+    fn full(
+        &self,
+        record: &Record<'_>,
+        meta: &RecordMeta<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, At> {
+        let (op, before, after) = match *record {
+            Record::Read(new) => (b'r', None, Some((new, None))),
+            Record::Create { old, new } => (b'c', None, Some((new, full(old)))),
+            Record::Update { old, new } => (b'u', old, Some((new, full(old)))),
+            Record::Delete(old) | Record::Tombstone(old) => (b'd', Some(old), None),
+        };
+        let mut fits = true;
+        match before {
+            None => out.push(0),
+            Some(old) => {
+                out.push(2);
+                let path = Path::name(None, "before");
+                fits = self.row(row_of(old), None, Some(&path), notes, out)?;
+            }
+        }
+        match after {
+            None => out.push(0),
+            Some((new, old)) => {
+                out.push(2);
+                let path = Path::name(None, "after");
+                fits = fits && self.row(new, old, Some(&path), notes, out)?;
+            }
+        }
+        let before_is_key = matches!(before, Some(OldTuple::Key(_)));
+        self.tail(op, before_is_key, meta, notes, out);
+        Ok(fits)
+    }
+
+    /// Appends a row; false where it outgrew what is allowed.
+    fn row(
+        &self,
+        tuple: Tuple<'_>,
+        old: Option<Tuple<'_>>,
+        path: Option<&Path<'_>>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, At> {
+        self.check(tuple)?;
+        let limit = out.len().saturating_add(self.max_row_bytes);
+        let mut olds = old.map(|old| old.fields());
+        for (position, (column, field)) in self.columns.iter().zip(tuple.fields()).enumerate() {
+            let old = olds.as_mut().and_then(Iterator::next);
+            let Some(slot) = &column.slot else { continue };
+            let field = match (field, old) {
+                (Field::Unchanged, Some(old)) => old,
+                (field, _) => field,
+            };
+            self.field(position, column, slot, field, path, notes, out)?;
+            if out.len() > limit {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the row path's state, on the stack")]
+    #[inline]
+    fn field(
+        &self,
+        position: usize,
+        column: &Column,
+        slot: &Slot,
+        field: Field<'_>,
+        path: Option<&Path<'_>>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), At> {
+        let path = Path::name(path, &column.field);
+        let written = match field {
+            Field::Binary(bytes) => slot.write(Datum::Binary(bytes), &path, notes, out),
+            Field::Text(text) => slot.write(Datum::Text(text), &path, notes, out),
+            Field::Null => slot.write_null(out),
+            Field::Unchanged => {
+                notes.note_unchanged(position);
+                let unchanged = At { column: Some(position), problem: Problem::Unchanged };
+                return slot.write_null(out).map_err(|_| unchanged);
+            }
+        };
+        written.map_err(|fault| At::column(position, fault))
+    }
+
+    /// Appends all that follows `before` and `after`.
+    fn tail(
+        &self,
+        op: u8,
+        before_is_key: bool,
+        meta: &RecordMeta<'_>,
+        notes: &Notes,
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(&self.source_head);
+        wire::boolean(out, meta.snapshot != Snapshot::No);
+        let position = meta.position;
+        wire::long(out, position.commit_lsn.0.0.cast_signed());
+        wire::long(out, position.ordinal.cast_signed());
+        wire::long(out, position.sub_index.into());
+        wire::long(out, meta.lsn.0.cast_signed());
+        optional(out, meta.transaction, |out, transaction| {
+            wire::long(out, transaction.xid.0.into());
+        });
+        optional(out, meta.origin, |out, (name, _)| wire::bytes(out, name.as_bytes()));
+        optional(out, meta.transaction.zip(meta.order), |out, (transaction, order)| {
+            let _ = wire::sized(out, |out| {
+                crate::value::put!(out, "{}:{}", transaction.xid.0, transaction.commit_lsn.0);
+                Ok::<_, Fault>(())
+            });
+            wire::long(out, order.total.cast_signed());
+            wire::long(out, order.in_table.cast_signed());
+        });
+        out.extend_from_slice(&[2, op]);
+        let time = meta.transaction.map_or(meta.now, |transaction| transaction.commit_time);
+        wire::long(out, unix_us(time));
+        wire::boolean(out, before_is_key);
+        let unchanged = notes.unchanged();
+        if unchanged.len() > 0 {
+            wire::size(out, unchanged.len());
+            for column in unchanged {
+                let field = self.columns.get(column).map_or("", |column| &column.field);
+                wire::bytes(out, field.as_bytes());
+            }
+        }
+        out.push(0);
+        notes.write_unrepresentable(out);
+        notes.write_shapes(out);
+    }
+
+    #[inline]
+    fn check(&self, tuple: Tuple<'_>) -> Result<(), At> {
+        let (expected, found) = (self.columns.len(), tuple.len());
+        if expected == found {
+            return Ok(());
+        }
+        Err(At { column: None, problem: Problem::ColumnCount { expected, found } })
+    }
+
+    #[cold]
+    fn error(&self, at: At) -> DataError {
+        let column = at.column.and_then(|column| self.column_name(column));
+        DataError {
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+            column: column.map(str::to_owned),
+            problem: at.problem,
+        }
+    }
+}
+
+/// The row as it was, whole or not.
+fn row_of(old: OldTuple<'_>) -> Tuple<'_> {
+    let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old;
+    tuple
+}
+
+/// The whole old row, where that is what it is.
+fn full(old: Option<OldTuple<'_>>) -> Option<Tuple<'_>> {
+    match old {
+        Some(OldTuple::Full(tuple)) => Some(tuple),
+        _ => None,
+    }
+}
+
+#[inline]
+fn optional<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        None => out.push(0),
+        Some(value) => {
+            out.push(2);
+            write(out, value);
+        }
+    }
+}
+
+/// Microseconds since 1970.
+fn unix_us(time: PgTimestamp) -> i64 {
+    time.0.saturating_add(EPOCH_US)
+}

@@ -1,0 +1,153 @@
+//! Avro's primitive encodings, appended to a buffer. On the row path: nothing here allocates
+//! but the buffer itself.
+
+/// A zig-zag varint: Avro's `int` and `long`.
+#[inline]
+pub(crate) fn long(out: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    let mut bytes = [0_u8; 10];
+    let mut len = 0;
+    for slot in &mut bytes {
+        let [low, ..] = rest.to_le_bytes();
+        rest >>= 7;
+        len += 1;
+        if rest == 0 {
+            *slot = low & 0x7F;
+            break;
+        }
+        *slot = low | 0x80;
+    }
+    out.extend_from_slice(bytes.get(..len).unwrap_or_default());
+}
+
+/// A length or a count.
+#[inline]
+pub(crate) fn size(out: &mut Vec<u8>, value: usize) {
+    // No buffer outgrows i64; were it so, the reader would see a length it cannot have.
+    long(out, i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+/// Avro's `boolean`.
+#[inline]
+pub(crate) fn boolean(out: &mut Vec<u8>, value: bool) {
+    out.push(u8::from(value));
+}
+
+/// Avro's `float`.
+#[inline]
+pub(crate) fn float(out: &mut Vec<u8>, value: f32) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Avro's `double`.
+#[inline]
+pub(crate) fn double(out: &mut Vec<u8>, value: f64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Avro's `bytes`, and `string` where they are UTF-8.
+#[inline]
+pub(crate) fn bytes(out: &mut Vec<u8>, value: &[u8]) {
+    size(out, value.len());
+    out.extend_from_slice(value);
+}
+
+/// `bytes` or `string` whose content `body` appends; its length is put before it afterwards.
+#[inline]
+pub(crate) fn sized<E>(
+    out: &mut Vec<u8>,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    prefixed(out, |out| {
+        let start = out.len();
+        body(out)?;
+        Ok(out.len() - start)
+    })
+}
+
+/// A block of array items or map entries which `body` appends and counts, and the end mark.
+#[inline]
+pub(crate) fn block<E>(
+    out: &mut Vec<u8>,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<usize, E>,
+) -> Result<(), E> {
+    let mut count = 0;
+    prefixed(out, |out| {
+        count = body(out)?;
+        Ok(count)
+    })?;
+    if count > 0 {
+        out.push(0);
+    }
+    Ok(())
+}
+
+/// Appends what `body` writes after the number that it returns. One byte is kept for the
+/// number, which is enough below 64; a larger one moves the content once.
+#[inline]
+fn prefixed<E>(
+    out: &mut Vec<u8>,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<usize, E>,
+) -> Result<(), E> {
+    let start = out.len();
+    out.push(0);
+    let number = body(out)?;
+    if let (Ok(short @ 0..64), Some(slot)) = (u8::try_from(number), out.get_mut(start)) {
+        *slot = short << 1;
+        return Ok(());
+    }
+    // Write the number behind the content and turn the two round: no second buffer.
+    let end = out.len();
+    size(out, number);
+    let width = out.len() - end;
+    if let Some(tail) = out.get_mut(start + 1..) {
+        tail.rotate_right(width);
+    }
+    out.remove(start);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_is_zig_zag_in_as_few_bytes_as_it_needs() {
+        for (value, expected) in [
+            (0, &[0_u8][..]),
+            (-1, &[1]),
+            (1, &[2]),
+            (63, &[0x7E]),
+            (64, &[0x80, 1]),
+            (-65, &[0x81, 1]),
+            (i64::MAX, &[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]),
+            (i64::MIN, &[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]),
+        ] {
+            let mut out = Vec::new();
+            long(&mut out, value);
+            assert_eq!(out, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_put_before_its_content_whatever_its_size() {
+        for len in [0, 1, 63, 64, 8191, 8192, 2_000_000] {
+            let content: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            let (mut plain, mut late) = (vec![9], vec![9]);
+            bytes(&mut plain, &content);
+            sized(&mut late, |out| {
+                out.extend_from_slice(&content);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+            assert_eq!(plain, late, "{len}");
+        }
+    }
+
+    #[test]
+    fn an_empty_block_is_its_end_mark_alone() {
+        let mut out = Vec::new();
+        block(&mut out, |_| Ok::<_, ()>(0)).unwrap();
+        assert_eq!(out, [0]);
+    }
+}

@@ -1,0 +1,169 @@
+//! The command line: what can be asked for.
+//!
+//! Misuse ends with exit code 2, which is clap's own; colours follow the terminal and `NO_COLOR`.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::builder::OsStringValueParser;
+use clap::{Args, Parser, Subcommand};
+
+/// The version. A build that knows its commit sets `WALTIDE_VERSION`, as in `0.1.0 (1feade0)`.
+pub const VERSION: &str = match option_env!("WALTIDE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+/// Everything that was typed.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "waltide",
+    version = VERSION,
+    about = "Change data capture from PostgreSQL to Kafka",
+    after_help = "\
+Example:
+  waltide run --config waltide.yaml
+
+Exit codes: 0 done, 1 failed, 2 misused (bad arguments or a bad file).",
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the daemon: capture changes and publish them until told to stop
+    ///
+    /// It stays up when a server is away, and says so on /readyz; see --fail-fast.
+    #[command(after_help = "Example:\n  waltide run --config /etc/waltide/waltide.yaml")]
+    Run(Run),
+    /// Print the SQL that makes role, publication and slot
+    #[command(after_help = "Example:\n  waltide setup --config waltide.yaml | psql --host db shop")]
+    Setup(ConfigFile),
+    /// Look at the configuration
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true,
+        after_help = "Example:\n  waltide config check --config waltide.yaml"
+    )]
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// `waltide run`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Run {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Exit with code 1 where a server is away or refuses
+    #[arg(long)]
+    pub fail_fast: bool,
+}
+
+/// `waltide config ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration and say everything that is wrong with it
+    #[command(after_help = "Example:\n  waltide config check --config waltide.yaml")]
+    Check(ConfigFile),
+    /// Print the effective configuration, secrets masked and defaults marked
+    #[command(after_help = "Example:\n  waltide config show --config waltide.yaml")]
+    Show(ConfigFile),
+    /// Print the JSON Schema of a configuration file
+    #[command(after_help = "Example:\n  waltide config schema > waltide.schema.json")]
+    Schema,
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ConfigFile {
+    /// The configuration; without a file, the environment's
+    // Not clap's parser of paths: that one refuses a WALTIDE_CONFIG that is set and empty.
+    #[arg(long = "config", short = 'c', value_name = "FILE", env = "WALTIDE_CONFIG", value_parser = OsStringValueParser::new())]
+    file: Option<OsString>,
+}
+
+impl ConfigFile {
+    /// The file, where one is named. An empty `WALTIDE_CONFIG` names none.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|file| !file.is_empty()).map(Path::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn typed(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_a_file_and_may_be_told_to_fail_fast() {
+        let Command::Run(run) = typed("waltide run --config w.yaml --fail-fast").unwrap().command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(run.config.path(), Some(Path::new("w.yaml")));
+        assert!(run.fail_fast);
+    }
+
+    #[test]
+    fn misuse_is_exit_code_2_and_help_is_0() {
+        for line in [
+            "waltide",
+            "waltide config",
+            "waltide fly",
+            "waltide run --confg x",
+            "waltide run --config",
+            "waltide config schema --config x",
+        ] {
+            assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        for line in ["waltide --help", "waltide run --help", "waltide --version"] {
+            assert_eq!(typed(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn look(command: &mut clap::Command, path: &str) {
+            let help = command.render_help().to_string();
+            assert!(help.contains(&format!("Example:\n  {path}")), "{path}:\n{help}");
+            let widest = help.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(100), "{path}: {widest:?}");
+            for inner in command.get_subcommands_mut() {
+                let path = format!("{path} {}", inner.get_name());
+                look(inner, &path);
+            }
+        }
+        let mut command = Arguments::command();
+        command.build();
+        look(&mut command, "waltide");
+    }
+
+    #[test]
+    fn an_empty_file_name_names_no_file() {
+        let file = ConfigFile { file: Some(OsString::new()) };
+        assert_eq!(file.path(), None);
+    }
+}

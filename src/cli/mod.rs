@@ -1,0 +1,107 @@
+//! What was asked on the command line.
+
+pub mod args;
+mod run;
+
+use std::fmt;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::config::{self, Config, Environment, Loaded};
+use crate::fault::{Code, Fault};
+use crate::pipeline;
+use args::{Arguments, Command, ConfigCommand, ConfigFile};
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is wrong: exit code 2.
+    Misused(config::Errors),
+    /// It was tried and failed: exit code 1.
+    Failed(Fault),
+}
+
+impl Failure {
+    /// As the shell sees it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Misused(_) => 2,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Misused(errors) => write!(f, "{errors}"),
+            Self::Failed(fault) => write!(f, "error: {fault}"),
+        }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// Where it cannot be done.
+pub fn perform() -> Result<(), Failure> {
+    // The one provider of TLS algorithms in this process; fails only where there is one already.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    match Arguments::parse().command {
+        Command::Run(asked) => {
+            let loaded = load(&asked.config)?;
+            run::run(loaded, asked.fail_fast)
+        }
+        Command::Setup(file) => setup(load(&file)?.config),
+        Command::Config { command } => match command {
+            ConfigCommand::Check(file) => {
+                let loaded = load(&file)?;
+                for warning in &loaded.warnings {
+                    eprintln!("warning: {warning}");
+                }
+                say(&format!("{} pipelines, nothing wrong\n", loaded.config.pipelines.len()))
+            }
+            ConfigCommand::Show(file) => say(&load(&file)?.show()),
+            ConfigCommand::Schema => say(&format!("{:#}\n", config::json_schema())),
+        },
+    }
+}
+
+fn load(file: &ConfigFile) -> Result<Loaded, Failure> {
+    config::load(file.path(), &Environment::of_process()).map_err(Failure::Misused)
+}
+
+/// `waltide setup`: prints what somebody with more rights can run.
+fn setup(config: Config) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| pipeline::cannot_start(&error))?;
+    for settings in &config.pipelines {
+        let sql = runtime.block_on(pipeline::setup(settings))?;
+        say(&sql)?;
+    }
+    Ok(())
+}
+
+/// Prints what was asked for. A reader that has seen enough (`| head`) is not a failure.
+fn say(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Fault::new(
+            Code::Internal,
+            format!("cannot print: {error}"),
+            "look at where the output goes",
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}

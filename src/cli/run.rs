@@ -1,0 +1,141 @@
+//! `waltide run`: one story, from logging to the last acknowledgement.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::Failure;
+use crate::config::Loaded;
+use crate::config::settled::{Log, LogFormat, LogLevel};
+use crate::fault::Fault;
+use crate::pipeline::{self, Surroundings};
+use crate::status::Pipeline;
+use crate::{http, pipeline::cannot_start};
+
+/// Threads that answer probes and feed positions back. Two, so that one slow answer does not hold
+/// up the other kind.
+const CONTROL_THREADS: usize = 2;
+
+/// How long pipelines may take to end after they were asked: their own drain and farewell, and a
+/// little. Kubernetes kills after 30 s.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Runs the pipelines of a configuration until a signal, or with `fail_fast` the first failure.
+///
+/// # Errors
+/// Where the process cannot be set up, or the first failure with `fail_fast`.
+pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
+    let Loaded { config, warnings, .. } = loaded;
+    start_logging(config.log);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| cannot_start(&error))?;
+    let listener = control.block_on(http::listen(config.http.listen))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pipelines = config.pipelines.len(),
+        http = %config.http.listen,
+        "waltide starts"
+    );
+    let (shutdown, asked) = watch::channel(false);
+    let (first_failure, failures) = mpsc::channel(1);
+    let surroundings = Surroundings {
+        control: control.handle().clone(),
+        shutdown: asked,
+        fail_fast: fail_fast.then_some(first_failure),
+    };
+    let mut statuses = Vec::new();
+    let mut threads = Vec::new();
+    for settings in config.pipelines {
+        let status = Pipeline::new(&settings.name);
+        statuses.push(Arc::clone(&status));
+        let thread = pipeline::start(settings, status, surroundings.clone());
+        threads.push(thread.map_err(|error| cannot_start(&error))?);
+    }
+    control.spawn(http::serve(listener, statuses));
+    let ended_by = control.block_on(wait(failures, fail_fast))?;
+    let _ = shutdown.send(true);
+    wait_for_all(threads);
+    control.shutdown_timeout(Duration::from_millis(200));
+    match ended_by {
+        Some(fault) => Err(fault.into()),
+        None => {
+            tracing::info!("waltide ends");
+            Ok(())
+        }
+    }
+}
+
+/// Waits for a reason to end: a signal, or a failure where those count.
+async fn wait(
+    mut failures: mpsc::Receiver<Fault>,
+    fail_fast: bool,
+) -> Result<Option<Fault>, Failure> {
+    let of = |kind| signal(kind).map_err(|error| Failure::from(cannot_start(&error)));
+    let mut terminate = of(SignalKind::terminate())?;
+    let mut interrupt = of(SignalKind::interrupt())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        Some(fault) = failures.recv(), if fail_fast => return Ok(Some(fault)),
+    };
+    tracing::info!(signal = name, "asked to end: delivering what is in flight");
+    Ok(None)
+}
+
+fn wait_for_all(threads: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + GRACE;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        if Instant::now() >= deadline {
+            tracing::warn!(
+                "a pipeline did not end in time; what it had not confirmed is read again"
+            );
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn start_logging(log: Log) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let json = match log.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !terminal,
+    };
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    // Other crates' own chatter below a warning helps nobody who runs the daemon.
+    let filter = tracing_subscriber::filter::Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("waltide", level);
+    let registry = tracing_subscriber::registry();
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let done = if json {
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        registry.with(filter).with(layer.with_writer(std::io::stderr)).try_init()
+    } else {
+        let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
+        registry.with(filter).with(layer.with_writer(std::io::stderr)).try_init()
+    };
+    // Fails only where a subscriber is there already, as in a test that runs this twice.
+    drop(done);
+}

@@ -1,0 +1,187 @@
+//! What a configuration means: every default filled in, everything checked and cross-checked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::secret::{Credential, Secret};
+use super::tables::{TableName, TablePattern};
+use super::topic::TopicTemplate;
+pub use super::typed::{Envelope, LogFormat, LogLevel, Profile};
+use super::url::DatabaseUrl;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// At least one, in the order of the file.
+    pub pipelines: Vec<Pipeline>,
+    /// The endpoint of metrics, health and the status page.
+    pub http: Http,
+    /// What the daemon says while it runs.
+    pub log: Log,
+}
+
+/// One way from a database to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pipeline {
+    /// Its name, unique also when `-` and `_` are taken for the same.
+    pub name: String,
+    /// The database, and what of it is captured.
+    pub source: Source,
+    /// The cluster, and how topics are made.
+    pub kafka: Kafka,
+    /// The schema registry.
+    pub registry: Registry,
+    /// How rows become Avro.
+    pub profile: Profile,
+    /// How a change becomes a record.
+    pub envelope: Envelope,
+    /// What a consumer may rely on after a failure.
+    pub delivery: Delivery,
+    /// What happens to the rows that were there before the pipeline.
+    pub snapshot: Snapshot,
+    /// The directory below which this pipeline has one of its own.
+    pub spool: PathBuf,
+    /// Exceptions for single tables.
+    pub table_options: BTreeMap<TableName, TableOptions>,
+}
+
+impl Pipeline {
+    /// This pipeline's own directory for large open transactions.
+    #[must_use]
+    pub fn spool_directory(&self) -> PathBuf {
+        self.spool.join(&self.name)
+    }
+
+    /// The topic of a table. Two tables can come out at one name, and a name can be too long
+    /// for Kafka: see [`TopicTemplate::render`].
+    #[must_use]
+    pub fn topic_of(&self, table: &TableName) -> String {
+        let own = self.table_options.get(table).and_then(|options| options.topic.as_ref());
+        own.unwrap_or(&self.kafka.topic).render(&self.name, &table.schema, &table.table)
+    }
+}
+
+/// The database, and what of it is captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where it is. A password in it comes before [`Source::password`].
+    pub url: DatabaseUrl,
+    /// The password, where it is not in the URL: a file's, or that in `PGPASSWORD`.
+    pub password: Option<Credential>,
+    /// What is captured, before [`Source::exclude`].
+    pub tables: Vec<TablePattern>,
+    /// What is left out of it.
+    pub exclude: Vec<TablePattern>,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// Whether values travel in binary.
+    pub binary: bool,
+}
+
+impl Source {
+    /// Whether a table is captured.
+    #[must_use]
+    pub fn captures(&self, schema: &str, table: &str) -> bool {
+        let any = |patterns: &[TablePattern]| patterns.iter().any(|one| one.matches(schema, table));
+        any(&self.tables) && !any(&self.exclude)
+    }
+}
+
+/// The cluster, and how topics are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// Brokers to begin with, separated by commas.
+    pub bootstrap_servers: String,
+    /// The name of a table's topic.
+    pub topic: TopicTemplate,
+    /// Partitions of a topic that is made; `None` leaves it to the brokers.
+    pub partitions: Option<i32>,
+    /// Replicas of a topic that is made; `None` leaves it to the brokers.
+    pub replication_factor: Option<i32>,
+    /// Configuration of a topic that is made. Its names are the brokers' to judge, so a value
+    /// may be anything that slipped into it, and is kept like a secret.
+    pub topic_config: BTreeMap<String, Secret>,
+    /// Properties for librdkafka; none of them touches the delivery guarantee.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// The schema registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// Its address, without login and without a slash at its end.
+    pub url: String,
+    /// Who we are.
+    pub login: RegistryLogin,
+}
+
+/// Who we are to the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryLogin {
+    /// Nobody.
+    None,
+    /// A user with a password.
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: Credential,
+    },
+    /// The bearer of a token.
+    Bearer(Credential),
+}
+
+/// What a consumer may rely on after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing is lost; what was last published may come again, in the same order.
+    AtLeastOnce,
+}
+
+/// What happens to the rows that were there before the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// They are not published.
+    Never,
+}
+
+/// Exceptions for one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Its topic's name.
+    pub topic: Option<TopicTemplate>,
+    /// The columns that make the key, in order; empty for the primary key.
+    pub key: Vec<String>,
+    /// Which columns are published.
+    pub columns: Columns,
+}
+
+/// Which columns of a table are published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Columns {
+    /// All of them.
+    #[default]
+    All,
+    /// All but these.
+    Except(Vec<String>),
+    /// Only these.
+    Only(Vec<String>),
+}
+
+/// The endpoint of metrics, health and the status page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// What the daemon says while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important messages that are written.
+    pub level: LogLevel,
+    /// How they are written.
+    pub format: LogFormat,
+}

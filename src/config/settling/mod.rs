@@ -1,0 +1,314 @@
+//! From what was typed to what it means. Everything wrong is collected before anything is given
+//! up, so one run shows all there is to mend.
+
+mod options;
+mod sink;
+mod source;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::environment::Environment;
+use super::error::{Kind, Place, Problems};
+use super::keys::Naming;
+use super::reading::{At, Key, MapEntry};
+use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot};
+use super::tables::MAX_IDENTIFIER_BYTES;
+use super::typed::{self, Envelope, Profile, value_or};
+
+/// Where metrics and health are served unless told otherwise.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+
+/// Where open transactions are spooled unless told otherwise.
+const DEFAULT_SPOOL: &str = "/var/lib/waltide";
+
+/// What slots and publications are called, before the pipeline's name.
+const DEFAULT_NAME_PREFIX: &str = "waltide_";
+
+/// The longest name of a pipeline: a slot's name made from it still fits.
+const MAX_NAME_BYTES: usize = MAX_IDENTIFIER_BYTES - DEFAULT_NAME_PREFIX.len();
+
+/// Something that is allowed and may not be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Where, as far as there is a place.
+    pub place: Place,
+    /// The key it is about.
+    pub key: String,
+    /// What to think about.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Nowhere => write!(f, "{}", self.message),
+            place => write!(f, "{} ({place})", self.message),
+        }
+    }
+}
+
+/// What settling needs at hand.
+struct Settling<'a> {
+    environment: &'a Environment,
+    problems: &'a mut Problems,
+    warnings: &'a mut Vec<Warning>,
+}
+
+/// Settles a whole configuration; nothing where a problem was collected.
+pub(super) fn settle(
+    typed: &typed::Config,
+    root: &At,
+    environment: &Environment,
+    problems: &mut Problems,
+    warnings: &mut Vec<Warning>,
+) -> Option<settled::Config> {
+    let mut settling = Settling { environment, problems, warnings };
+    let pipelines = settling.pipelines(typed, root);
+    let http = settling.http(&typed.http);
+    let log = settling.log(&typed.log);
+    Some(settled::Config { pipelines: pipelines?, http: http?, log })
+}
+
+impl Settling<'_> {
+    fn pipelines(&mut self, typed: &typed::Config, root: &At) -> Option<Vec<settled::Pipeline>> {
+        let entries = match &typed.pipelines {
+            Key::Given(given) if given.value.entries.is_empty() => {
+                self.problems.add(given.at.key_error(Kind::MissingKey, "there is no pipeline"));
+                return None;
+            }
+            Key::Given(given) => &given.value.entries,
+            Key::Broken => return None,
+            Key::Absent => {
+                let error = root.missing("pipelines");
+                self.problems.add(match root.key.place {
+                    Place::Nowhere => error.help(
+                        "name a file with --config or WALTIDE_CONFIG, or give the keys in variables: \
+                         WALTIDE_PIPELINES__<NAME>__SOURCE__URL and so on",
+                    ),
+                    Place::File { .. } | Place::Variable(_) => error,
+                });
+                return None;
+            }
+        };
+        let settled: Vec<_> = entries.iter().map(|entry| self.pipeline(entry)).collect();
+        self.refuse_names_that_fold_alike(entries);
+        self.refuse_shared_slots(entries, &settled);
+        self.warn_of_shared_topics(entries, &settled);
+        settled.into_iter().collect()
+    }
+
+    fn pipeline(&mut self, entry: &MapEntry<typed::Pipeline>) -> Option<settled::Pipeline> {
+        let MapEntry { name, at, value } = entry;
+        let nothing = typed::Pipeline::default();
+        let typed = match value {
+            Key::Given(given) => &given.value,
+            Key::Absent => &nothing,
+            Key::Broken => return None,
+        };
+        let named = self.name(name, at);
+        let source = typed.source.required("source", at, self.problems);
+        let source = source.and_then(|given| self.source(name, given));
+        let kafka = typed.kafka.required("kafka", at, self.problems);
+        let kafka = kafka.and_then(|given| self.kafka(given));
+        let registry = typed.registry.required("registry", at, self.problems);
+        let registry = registry.and_then(|given| self.registry(given));
+        let delivery = self.delivery(&typed.delivery);
+        let snapshot = self.snapshot(name, at, &typed.snapshot);
+        let options = self.table_options(name, typed, source.as_ref());
+        self.refuse_one_topic_for_all(typed, source.as_ref(), kafka.as_ref());
+        Some(settled::Pipeline {
+            name: named?,
+            source: source?,
+            kafka: kafka?,
+            registry: registry?,
+            profile: value_or(&typed.profile, Profile::Waltide),
+            envelope: value_or(&typed.envelope, Envelope::Full),
+            delivery: delivery?,
+            snapshot: snapshot?,
+            spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
+            table_options: options?,
+        })
+    }
+
+    fn name(&mut self, name: &str, at: &At) -> Option<String> {
+        let is_word = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        if !name.split(['-', '_']).all(is_word) {
+            let error = at.key_error(Kind::InvalidValue, "this cannot be a pipeline's name");
+            self.problems.add(error.help(
+                "a name is made of lower-case letters and digits, in parts joined by a single `-` \
+                 or `_`: it becomes part of the names of slot, publication and topics",
+            ));
+            return None;
+        }
+        if name.len() > MAX_NAME_BYTES {
+            let message = format!("a pipeline's name has at most {MAX_NAME_BYTES} characters");
+            let error = at.key_error(Kind::InvalidValue, message);
+            self.problems.add(error.help("the name of the replication slot is made from it"));
+            return None;
+        }
+        Some(name.to_owned())
+    }
+
+    fn refuse_names_that_fold_alike(&mut self, entries: &[MapEntry<typed::Pipeline>]) {
+        for (index, entry) in entries.iter().enumerate() {
+            let folded = Naming::Pipeline.folded(&entry.name);
+            let mut before = entries.iter().take(index);
+            let Some(first) = before.find(|one| Naming::Pipeline.folded(&one.name) == folded)
+            else {
+                continue;
+            };
+            let message = "this name differs from another only in `-` and `_`";
+            let error = entry.at.key_error(Kind::Conflict, message);
+            self.problems.add(error.help(format!(
+                "both would have one slot and the same environment variables; rename this one or \
+                 the one at {}",
+                first.at.key.place
+            )));
+        }
+    }
+
+    /// Slots belong to a server, not to a database: two pipelines on one server need two.
+    fn refuse_shared_slots(
+        &mut self,
+        entries: &[MapEntry<typed::Pipeline>],
+        settled: &[Option<settled::Pipeline>],
+    ) {
+        for (index, (entry, pipeline)) in entries.iter().zip(settled).enumerate() {
+            let Some(pipeline) = pipeline else { continue };
+            let before = entries.iter().zip(settled).take(index);
+            let same = |other: &settled::Pipeline| {
+                other.source.slot == pipeline.source.slot
+                    && other.source.url.servers() == pipeline.source.url.servers()
+            };
+            let Some((first, _)) =
+                before.into_iter().find(|(_, other)| other.as_ref().is_some_and(same))
+            else {
+                continue;
+            };
+            let typed = entry.value.value().and_then(|pipeline| pipeline.source.value());
+            let slot = typed.and_then(|source| source.slot.given());
+            let at = slot.map_or(&entry.at, |slot| &slot.at);
+            let message = format!(
+                "slot `{}` is that of another pipeline on the same server",
+                pipeline.source.slot
+            );
+            let error = if slot.is_some() {
+                at.error(Kind::Conflict, message)
+            } else {
+                at.key_error(Kind::Conflict, message)
+            };
+            self.problems.add(error.help(format!(
+                "give one of them another `source.slot`; the other pipeline is at {}",
+                first.at.key.place
+            )));
+        }
+    }
+
+    /// Two databases that write one topic are allowed, where somebody splits one by hand; the
+    /// keys of their tables then share an order that neither of them knows.
+    fn warn_of_shared_topics(
+        &mut self,
+        entries: &[MapEntry<typed::Pipeline>],
+        settled: &[Option<settled::Pipeline>],
+    ) {
+        for (index, (entry, pipeline)) in entries.iter().zip(settled).enumerate() {
+            let Some(kafka) = pipeline.as_ref().map(|pipeline| &pipeline.kafka) else { continue };
+            let shared = settled.iter().take(index).flatten().any(|other| {
+                other.kafka.topic == kafka.topic
+                    && other.kafka.bootstrap_servers == kafka.bootstrap_servers
+            });
+            if shared && !kafka.topic.names_pipeline() {
+                self.warnings.push(Warning {
+                    place: entry.at.key.place.clone(),
+                    key: entry.at.path.child("kafka").child("topic").as_str().to_owned(),
+                    message: format!(
+                        "pipeline `{}` writes topics of the same names as another; `{{pipeline}}` \
+                         in `kafka.topic` keeps them apart",
+                        entry.name
+                    ),
+                });
+            }
+        }
+    }
+
+    fn delivery(&mut self, typed: &Key<typed::Delivery>) -> Option<Delivery> {
+        let Key::Given(given) = typed else {
+            return matches!(typed, Key::Absent).then_some(Delivery::AtLeastOnce);
+        };
+        match given.value {
+            typed::Delivery::AtLeastOnce => Some(Delivery::AtLeastOnce),
+            typed::Delivery::ExactlyOnce => {
+                let message = "exactly-once delivery is not available in this version";
+                self.problems.add(given.at.error(Kind::Unavailable, message).help(
+                    "use `delivery: at_least_once`; a record that is repeated carries the same \
+                     `waltide.position`, so a consumer can leave it out",
+                ));
+                None
+            }
+        }
+    }
+
+    fn snapshot(&mut self, name: &str, at: &At, typed: &Key<typed::Snapshot>) -> Option<Snapshot> {
+        match typed {
+            Key::Broken => None,
+            Key::Absent => {
+                self.warnings.push(Warning {
+                    place: at.key.place.clone(),
+                    key: at.path.child("snapshot").as_str().to_owned(),
+                    message: format!(
+                        "pipeline `{name}` publishes no rows that were there before its slot: this \
+                         version takes no snapshots; `snapshot: never` says that this is meant"
+                    ),
+                });
+                Some(Snapshot::Never)
+            }
+            Key::Given(given) => match given.value {
+                typed::Snapshot::Never => Some(Snapshot::Never),
+                typed::Snapshot::Initial => {
+                    let message = "snapshots are not available in this version";
+                    self.problems.add(given.at.error(Kind::Unavailable, message).help(
+                        "use `snapshot: never`: the topics then hold what changes from the slot's \
+                         start on; rows that were there before appear when they next change",
+                    ));
+                    None
+                }
+            },
+        }
+    }
+
+    fn http(&mut self, typed: &Key<typed::Http>) -> Option<settled::Http> {
+        let listen = match typed {
+            Key::Broken => return None,
+            Key::Absent => &Key::Absent,
+            Key::Given(given) => &given.value.listen,
+        };
+        let given = match listen {
+            Key::Broken => return None,
+            Key::Absent => return Some(settled::Http { listen: DEFAULT_LISTEN }),
+            Key::Given(given) => given,
+        };
+        if let Ok(listen) = given.value.parse() {
+            return Some(settled::Http { listen });
+        }
+        let error = given.at.error(Kind::InvalidValue, "this is not an address with a port");
+        self.problems.add(error.help(
+            "as in `127.0.0.1:9464`, `0.0.0.0:9464` or `[::]:9464`; a host's name does not say on \
+             which address to listen",
+        ));
+        None
+    }
+
+    fn log(&mut self, typed: &Key<typed::Log>) -> settled::Log {
+        let nothing = typed::Log::default();
+        let typed = typed.value().unwrap_or(&nothing);
+        settled::Log {
+            level: value_or(&typed.level, LogLevel::Info),
+            format: value_or(&typed.format, LogFormat::Auto),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What the keys of `kafka` and `registry` mean.
+
+use std::collections::BTreeMap;
+
+use crate::config::error::Kind;
+use crate::config::keys::shown_name;
+use crate::config::librdkafka;
+use crate::config::reading::{At, Given, Key, Map, Property};
+use crate::config::scalars::Verbatim;
+use crate::config::secret::{Credential, Secret};
+use crate::config::settled::{Kafka, Registry, RegistryLogin, Source};
+use crate::config::topic::TopicTemplate;
+use crate::config::typed;
+use crate::config::url::{RegistryUrl, check_host};
+
+use super::{Settling, Warning};
+
+const DEFAULT_TOPIC: &str = "{pipeline}.{schema}.{table}";
+
+type Verbatims = BTreeMap<String, Secret>;
+
+impl Settling<'_> {
+    pub(super) fn kafka(&mut self, given: &Given<typed::Kafka>) -> Option<Kafka> {
+        let Given { value: typed, at } = given;
+        let servers = typed.bootstrap_servers.required("bootstrap_servers", at, self.problems);
+        let servers = servers.and_then(|given| self.servers(given));
+        let topic = match &typed.topic {
+            Key::Given(given) => self.topic(given),
+            Key::Absent => TopicTemplate::parse(DEFAULT_TOPIC).ok(),
+            Key::Broken => None,
+        };
+        let topic_config = self.topic_config(&typed.topic_config);
+        let properties = self.properties(&typed.properties);
+        self.refuse_unreachable_min_isr(typed);
+        Some(Kafka {
+            bootstrap_servers: servers?,
+            topic: topic?,
+            partitions: typed.partitions.value().map(|count| count.0),
+            replication_factor: typed.replication_factor.value().map(|count| count.0),
+            topic_config: topic_config?,
+            properties: properties?,
+        })
+    }
+
+    fn servers(&mut self, given: &Given<String>) -> Option<String> {
+        let servers: Vec<&str> = given.value.split(',').map(str::trim).collect();
+        for server in &servers {
+            // librdkafka takes a listener's notation as well: PLAINTEXT://host:port.
+            let listener = server.split_once("://");
+            let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            let host = listener.filter(|(name, _)| is_name(name)).map_or(*server, |(_, host)| host);
+            if let Err(why) = check_host(host) {
+                let message = format!("a server in this list cannot be used: {why}");
+                let error = given.at.error(Kind::InvalidValue, message);
+                self.problems.add(error.help("write `host:port`, several separated by commas"));
+                return None;
+            }
+        }
+        Some(servers.join(","))
+    }
+
+    pub(super) fn topic(&mut self, given: &Given<String>) -> Option<TopicTemplate> {
+        let parsed = TopicTemplate::parse(&given.value).map_err(|why| {
+            given.at.error(Kind::InvalidValue, format!("this names no topic: {why}"))
+        });
+        self.problems.check(parsed)
+    }
+
+    fn properties(&mut self, typed: &Key<Map<Property, Verbatim>>) -> Option<Verbatims> {
+        let entries = typed.value().map(|map| map.entries.as_slice()).unwrap_or_default();
+        for (index, entry) in entries.iter().enumerate() {
+            if let Err(error) = librdkafka::check(&entry.name, &entry.at) {
+                self.problems.add(error);
+            }
+            let name = librdkafka::canonical(&entry.name);
+            let mut before = entries.iter().take(index);
+            if let Some(first) = before.find(|one| librdkafka::canonical(&one.name) == name) {
+                let message =
+                    format!("`{}` and `{}` are two names of one property", first.name, entry.name);
+                self.problems.add(entry.at.key_error(Kind::Conflict, message).help("keep one"));
+            }
+        }
+        let settled = verbatims(typed)?.into_iter();
+        Some(
+            settled.map(|(name, value)| (librdkafka::canonical(&name).to_owned(), value)).collect(),
+        )
+    }
+
+    fn topic_config(&mut self, typed: &Key<Map<Property, Verbatim>>) -> Option<Verbatims> {
+        for entry in typed.value().map(|map| map.entries.as_slice()).unwrap_or_default() {
+            match librdkafka::check_topic_config(&entry.name, &entry.at) {
+                Err(error) => self.problems.add(error),
+                Ok(None) => {}
+                Ok(Some(near)) => self.warnings.push(Warning {
+                    place: entry.at.key.place.clone(),
+                    key: entry.at.path.as_str().to_owned(),
+                    message: format!(
+                        "Kafka knows no configuration of topics called `{}`; did you mean `{near}`?",
+                        shown_name(&entry.name)
+                    ),
+                }),
+            }
+        }
+        verbatims(typed)
+    }
+
+    /// A topic that wants more in-sync replicas than it has replicas takes no record at all.
+    fn refuse_unreachable_min_isr(&mut self, typed: &typed::Kafka) {
+        let entries = typed.topic_config.value().map(|map| map.entries.as_slice());
+        let min_isr = entries
+            .unwrap_or_default()
+            .iter()
+            .find(|entry| entry.name == "min.insync.replicas")
+            .and_then(|entry| entry.value.given());
+        let Some((min_isr, replicas)) = min_isr.zip(typed.replication_factor.value()) else {
+            return;
+        };
+        if min_isr.value.0.expose().parse().is_ok_and(|wanted: i32| wanted > replicas.0) {
+            let message = format!(
+                "no record could be written: more in-sync replicas are wanted than the {} of \
+                 `replication_factor`",
+                replicas.0
+            );
+            self.problems.add(min_isr.at.error(Kind::Conflict, message));
+        }
+    }
+
+    /// Tables that share a topic would share a schema and an order; only one table may have a
+    /// topic without its name in it.
+    pub(super) fn refuse_one_topic_for_all(
+        &mut self,
+        typed: &typed::Pipeline,
+        source: Option<&Source>,
+        kafka: Option<&Kafka>,
+    ) {
+        let Some((source, kafka)) = source.zip(kafka) else { return };
+        let one_table = matches!(source.tables.as_slice(), [one] if one.exact().is_some());
+        let topic = typed.kafka.value().and_then(|kafka| kafka.topic.given());
+        if let Some(topic) = topic.filter(|_| !kafka.topic.names_tables() && !one_table) {
+            let message = "all tables would be written to one topic";
+            self.problems.add(topic.at.error(Kind::Conflict, message).help(
+                "put `{table}` into the name, and `{schema}` where there are several; one table's \
+                 own topic is set under `table_options`",
+            ));
+        }
+    }
+
+    pub(super) fn registry(&mut self, given: &Given<typed::Registry>) -> Option<Registry> {
+        let Given { value: typed, at } = given;
+        let url = typed.url.required("url", at, self.problems).and_then(|given| {
+            let parsed = RegistryUrl::parse(given.value.0.expose());
+            self.problems.check(parsed.map_err(|why| given.at.error(Kind::InvalidValue, why)))
+        });
+        let in_url = url.as_ref().and_then(|url| url.login.clone());
+        let login = self.login(typed, at, in_url);
+        Some(Registry { url: url?.address, login: login? })
+    }
+
+    fn login(
+        &mut self,
+        typed: &typed::Registry,
+        at: &At,
+        in_url: Option<(String, Secret)>,
+    ) -> Option<RegistryLogin> {
+        let ways = [
+            in_url.is_some().then_some("a login in `url`"),
+            typed.token_file.given().map(|_| "`token_file`"),
+            typed.username.given().map(|_| "`username`"),
+        ];
+        let ways: Vec<&str> = ways.into_iter().flatten().collect();
+        if ways.len() > 1 {
+            let message = format!("there are two ways to log in: {}", ways.join(" and "));
+            let error = at.key_error(Kind::Conflict, message);
+            self.problems.add(error.help("keep one of them"));
+            return None;
+        }
+        let password = self.registry_password(typed)?;
+        match (in_url, typed.token_file.value(), &typed.username, password) {
+            (None, None, Key::Given(user), Some(password)) => {
+                Some(RegistryLogin::Basic { username: user.value.clone(), password })
+            }
+            (_, _, Key::Given(_), None) => {
+                self.problems.add(at.missing("password_file").help("`username` needs a password"));
+                None
+            }
+            (None, None, Key::Absent, Some(_)) => {
+                self.problems.add(at.missing("username").help("the password needs a user"));
+                None
+            }
+            (Some(_), _, _, Some(_)) | (_, Some(_), _, Some(_)) => {
+                let message = format!("there is a password beside {}", ways.concat());
+                self.problems.add(at.key_error(Kind::Conflict, message).help("keep one of them"));
+                None
+            }
+            (Some((username, password)), ..) => {
+                Some(RegistryLogin::Basic { username, password: Credential::Inline(password) })
+            }
+            (None, Some(file), ..) => Some(RegistryLogin::Bearer(Credential::File(file.clone()))),
+            (None, None, Key::Absent, None) => Some(RegistryLogin::None),
+            (None, None, Key::Broken, _) => None,
+        }
+    }
+
+    /// The outer nothing says that a problem was collected.
+    fn registry_password(&mut self, typed: &typed::Registry) -> Option<Option<Credential>> {
+        match (&typed.password, &typed.password_file) {
+            (Key::Broken, _) | (_, Key::Broken) => None,
+            (Key::Given(_), Key::Given(file)) => {
+                let message = "the password is given twice: here and as `password`";
+                self.problems.add(file.at.key_error(Kind::Conflict, message).help("keep this one"));
+                None
+            }
+            (Key::Given(given), Key::Absent) => Some(Some(Credential::Inline(given.value.clone()))),
+            (Key::Absent, Key::Given(file)) => Some(Some(Credential::File(file.value.clone()))),
+            (Key::Absent, Key::Absent) => Some(None),
+        }
+    }
+}
+
+fn verbatims(typed: &Key<Map<Property, Verbatim>>) -> Option<Verbatims> {
+    let entries = match typed {
+        Key::Given(given) => given.value.entries.as_slice(),
+        Key::Absent => &[],
+        Key::Broken => return None,
+    };
+    let given = entries.iter().filter_map(|entry| Some((entry, entry.value.value()?)));
+    Some(given.map(|(entry, value)| (entry.name.clone(), value.0.clone())).collect())
+}

@@ -1,0 +1,123 @@
+//! What the keys of `source` mean.
+
+use crate::config::error::Kind;
+use crate::config::reading::{Given, Key};
+use crate::config::secret::{Credential, Secret};
+use crate::config::settled::Source;
+use crate::config::tables::{MAX_IDENTIFIER_BYTES, TablePattern};
+use crate::config::typed::{self, Texts, value_or};
+use crate::config::url::DatabaseUrl;
+
+use super::{DEFAULT_NAME_PREFIX, Settling};
+
+/// What libpq and its friends call the password.
+const PASSWORD_VARIABLE: &str = "PGPASSWORD";
+
+impl Settling<'_> {
+    pub(super) fn source(
+        &mut self,
+        pipeline: &str,
+        given: &Given<typed::Source>,
+    ) -> Option<Source> {
+        let Given { value: typed, at } = given;
+        let url = typed.url.required("url", at, self.problems).and_then(|given| {
+            let parsed = DatabaseUrl::parse(given.value.0.expose(), &given.at);
+            self.problems.check(parsed.map_err(|why| given.at.error(Kind::InvalidValue, why)))
+        });
+        let password = self.source_password(typed, url.as_ref());
+        let tables = typed.tables.required("tables", at, self.problems);
+        let tables = tables.and_then(|given| {
+            if given.value.is_empty() {
+                let error = given.at.error(Kind::InvalidValue, "no table is named");
+                self.problems.add(error.help("`[public.*]` captures all tables of a schema"));
+            }
+            self.patterns(&given.value)
+        });
+        let exclude = match &typed.exclude {
+            Key::Given(given) => self.patterns(&given.value),
+            Key::Absent => Some(Vec::new()),
+            Key::Broken => None,
+        };
+        let default = format!("{DEFAULT_NAME_PREFIX}{}", pipeline.replace('-', "_"));
+        let slot = self.slot(&typed.slot, &default);
+        let publication = self.publication(&typed.publication, &default);
+        Some(Source {
+            url: url?,
+            password: password?,
+            tables: tables?,
+            exclude: exclude?,
+            slot: slot?,
+            publication: publication?,
+            binary: value_or(&typed.binary, true),
+        })
+    }
+
+    fn source_password(
+        &mut self,
+        typed: &typed::Source,
+        url: Option<&DatabaseUrl>,
+    ) -> Option<Option<Credential>> {
+        match &typed.password_file {
+            Key::Broken => None,
+            Key::Given(file) => {
+                if url.is_some_and(DatabaseUrl::has_password) {
+                    let message = "the password is given twice: here and in `url`";
+                    let error = file.at.key_error(Kind::Conflict, message);
+                    self.problems.add(error.help("take it out of the URL"));
+                }
+                Some(Some(Credential::File(file.value.clone())))
+            }
+            Key::Absent => {
+                let given = self.environment.get(PASSWORD_VARIABLE).filter(|text| !text.is_empty());
+                let needed = !url.is_some_and(DatabaseUrl::has_password);
+                Some(given.filter(|_| needed).map(|text| Credential::Inline(Secret::new(text))))
+            }
+        }
+    }
+
+    fn patterns(&mut self, typed: &Texts) -> Option<Vec<TablePattern>> {
+        let patterns = typed.iter().map(|Given { value, at }| {
+            let parsed = TablePattern::parse(value).map_err(|why| {
+                at.error(Kind::InvalidValue, format!("this is no pattern of tables: {why}"))
+                    .help("write `schema.table`, where `*` stands for any characters: `public.*`")
+            });
+            self.problems.check(parsed)
+        });
+        let patterns: Vec<_> = patterns.collect();
+        patterns.into_iter().collect()
+    }
+
+    fn slot(&mut self, typed: &Key<String>, default: &str) -> Option<String> {
+        let given = match typed {
+            Key::Absent => return Some(default.to_owned()),
+            Key::Broken => return None,
+            Key::Given(given) => given,
+        };
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if given.value.len() <= MAX_IDENTIFIER_BYTES && given.value.bytes().all(legal) {
+            return Some(given.value.clone());
+        }
+        let error = given.at.error(Kind::InvalidValue, "Postgres takes no slot of this name");
+        self.problems.add(error.help(format!(
+            "a slot's name is made of lower-case letters, digits and `_`, up to {MAX_IDENTIFIER_BYTES} \
+             characters"
+        )));
+        None
+    }
+
+    fn publication(&mut self, typed: &Key<String>, default: &str) -> Option<String> {
+        match typed {
+            Key::Absent => Some(default.to_owned()),
+            Key::Broken => None,
+            Key::Given(given) if given.value.len() <= MAX_IDENTIFIER_BYTES => {
+                Some(given.value.clone())
+            }
+            Key::Given(given) => {
+                let message =
+                    format!("a name in Postgres has at most {MAX_IDENTIFIER_BYTES} bytes");
+                self.problems.add(given.at.error(Kind::InvalidValue, message));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The effective configuration as YAML: every default written out and marked, every secret
+//! masked. What is shown can be read again, except for the masks.
+
+use std::fmt::Write as _;
+
+use super::error::Place;
+use super::librdkafka;
+use super::reading::{At, Given, Key, Map, MapEntry, Property};
+use super::scalars::Verbatim;
+use super::secret::{Credential, MASK};
+use super::settled::{Columns, Config, Pipeline, RegistryLogin, Source, TableOptions};
+use super::typed;
+
+/// The column that marks begin at, where the value leaves room.
+const MARK_COLUMN: usize = 56;
+
+/// Writes a configuration out.
+pub(super) fn show(typed: &typed::Config, settled: &Config) -> String {
+    let mut lines = Lines::default();
+    lines.group("pipelines");
+    let entries = typed.pipelines.value().map(|map| map.entries.as_slice()).unwrap_or_default();
+    for (entry, pipeline) in entries.iter().zip(&settled.pipelines) {
+        lines.pipeline(entry, pipeline);
+    }
+    lines.close();
+    let http = typed.http.value().cloned().unwrap_or_default();
+    lines.group("http");
+    lines.leaf("listen", &settled.http.listen.to_string(), &http.listen);
+    lines.close();
+    let log = typed.log.value().cloned().unwrap_or_default();
+    lines.group("log");
+    lines.leaf("level", settled.log.level.as_str(), &log.level);
+    lines.leaf("format", settled.log.format.as_str(), &log.format);
+    lines.text
+}
+
+#[derive(Default)]
+struct Lines {
+    text: String,
+    depth: usize,
+}
+
+impl Lines {
+    fn group(&mut self, name: &str) {
+        let _ = writeln!(self.text, "{:width$}{}:", "", scalar(name), width = self.depth * 2);
+        self.depth += 1;
+    }
+
+    fn close(&mut self) {
+        self.depth -= 1;
+    }
+
+    fn line(&mut self, name: &str, value: &str, mark: &str) {
+        let line = format!("{:width$}{}: {value}", "", scalar(name), width = self.depth * 2);
+        if mark.is_empty() {
+            self.text.push_str(&line);
+        } else {
+            let _ = write!(self.text, "{line:<MARK_COLUMN$} # {mark}");
+        }
+        self.text.push('\n');
+    }
+
+    /// A single value.
+    fn leaf<T>(&mut self, name: &str, value: &str, typed: &Key<T>) {
+        let hidden = typed.given().is_some_and(|given| given.at.hidden);
+        let shown = if hidden { scalar(MASK) } else { scalar(value) };
+        self.line(name, &shown, &mark(typed));
+    }
+
+    /// A value that is shown only where it was given.
+    fn given<T>(&mut self, name: &str, value: Option<&str>, typed: &Key<T>) {
+        if let Some(value) = value {
+            self.leaf(name, value, typed);
+        }
+    }
+
+    fn secret<T>(&mut self, name: &str, typed: &Key<T>) {
+        if typed.given().is_some() {
+            self.line(name, &scalar(MASK), &mark(typed));
+        }
+    }
+
+    fn list<T>(&mut self, name: &str, typed: &Key<Vec<Given<T>>>, text: impl Fn(&T) -> String) {
+        let Some(given) = typed.given() else { return };
+        let items = given.value.iter().map(|item| {
+            let hidden = given.at.hidden || item.at.hidden;
+            if hidden { scalar(MASK) } else { scalar(&text(&item.value)) }
+        });
+        let items: Vec<_> = items.collect();
+        self.line(name, &format!("[{}]", items.join(", ")), &mark(typed));
+    }
+
+    fn pipeline(&mut self, entry: &MapEntry<typed::Pipeline>, settled: &Pipeline) {
+        let typed = entry.value.value().cloned().unwrap_or_default();
+        self.group(&settled.name);
+        self.source(&typed.source.value().cloned().unwrap_or_default(), &settled.source);
+        self.kafka(&typed.kafka.value().cloned().unwrap_or_default(), settled);
+        self.registry(&typed.registry.value().cloned().unwrap_or_default(), settled);
+        self.leaf("profile", settled.profile.as_str(), &typed.profile);
+        self.leaf("envelope", settled.envelope.as_str(), &typed.envelope);
+        self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
+        self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
+        self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
+        if let Some(options) = typed.table_options.value() {
+            self.group("table_options");
+            for (entry, (table, settled)) in by_table(&options.entries, settled) {
+                self.table(&table, entry, settled);
+            }
+            self.close();
+        }
+        self.close();
+    }
+
+    fn source(&mut self, typed: &typed::Source, settled: &Source) {
+        self.group("source");
+        self.leaf("url", &settled.url.to_string(), &typed.url);
+        match &settled.password {
+            Some(Credential::File(path)) => {
+                self.leaf("password_file", &path.to_string_lossy(), &typed.password_file);
+            }
+            Some(Credential::Inline(_)) => {
+                self.comment("the password is that of the environment variable PGPASSWORD");
+            }
+            None => {}
+        }
+        self.list("tables", &typed.tables, Clone::clone);
+        self.list("exclude", &typed.exclude, Clone::clone);
+        self.leaf("slot", &settled.slot, &typed.slot);
+        self.leaf("publication", &settled.publication, &typed.publication);
+        self.leaf("binary", if settled.binary { "true" } else { "false" }, &typed.binary);
+        self.close();
+    }
+
+    fn kafka(&mut self, typed: &typed::Kafka, settled: &Pipeline) {
+        let kafka = &settled.kafka;
+        self.group("kafka");
+        self.leaf("bootstrap_servers", &kafka.bootstrap_servers, &typed.bootstrap_servers);
+        self.leaf("topic", &kafka.topic.to_string(), &typed.topic);
+        let partitions = kafka.partitions.map(|count| count.to_string());
+        self.given("partitions", partitions.as_deref(), &typed.partitions);
+        let replicas = kafka.replication_factor.map(|count| count.to_string());
+        self.given("replication_factor", replicas.as_deref(), &typed.replication_factor);
+        self.verbatims("topic_config", &typed.topic_config, librdkafka::topic_config_may_be_shown);
+        self.verbatims("properties", &typed.properties, librdkafka::may_be_shown);
+        self.close();
+    }
+
+    fn verbatims(
+        &mut self,
+        name: &str,
+        typed: &Key<Map<Property, Verbatim>>,
+        may_be_shown: impl Fn(&str) -> bool,
+    ) {
+        let entries = typed.value().map(|map| map.entries.as_slice()).unwrap_or_default();
+        if entries.is_empty() {
+            return;
+        }
+        self.group(name);
+        for MapEntry { name, value, .. } in entries {
+            let Some(given) = value.given() else { continue };
+            if may_be_shown(name) {
+                let shown = super::secret::mask_urls(given.value.0.expose());
+                self.leaf(name, &shown, value);
+            } else {
+                self.secret(name, value);
+            }
+        }
+        self.close();
+    }
+
+    fn registry(&mut self, typed: &typed::Registry, settled: &Pipeline) {
+        let registry = &settled.registry;
+        self.group("registry");
+        match (&registry.login, typed.username.given()) {
+            (RegistryLogin::Basic { username, .. }, None) => {
+                let address = registry.url.replacen("://", &format!("://{username}:{MASK}@"), 1);
+                self.leaf("url", &address, &typed.url);
+            }
+            _ => self.leaf("url", &registry.url, &typed.url),
+        }
+        self.given("username", typed.username.value().map(String::as_str), &typed.username);
+        self.secret("password", &typed.password);
+        let path = |key: &Key<std::path::PathBuf>| {
+            key.value().map(|path| path.to_string_lossy().into_owned())
+        };
+        self.given("password_file", path(&typed.password_file).as_deref(), &typed.password_file);
+        self.given("token_file", path(&typed.token_file).as_deref(), &typed.token_file);
+        self.close();
+    }
+
+    fn table(&mut self, name: &str, typed: &typed::TableOptions, settled: &TableOptions) {
+        self.group(name);
+        let topic = settled.topic.as_ref().map(ToString::to_string);
+        self.given("topic", topic.as_deref(), &typed.topic);
+        self.list("key", &typed.key, Clone::clone);
+        match settled.columns {
+            Columns::All => {}
+            Columns::Except(_) => {
+                self.list("exclude_columns", &typed.exclude_columns, Clone::clone)
+            }
+            Columns::Only(_) => self.list("include_columns", &typed.include_columns, Clone::clone),
+        }
+        self.close();
+    }
+
+    fn comment(&mut self, text: &str) {
+        let _ = writeln!(self.text, "{:width$}# {text}", "", width = self.depth * 2);
+    }
+}
+
+/// The options as typed and as settled, side by side.
+fn by_table<'a>(
+    entries: &'a [MapEntry<typed::TableOptions>],
+    settled: &'a Pipeline,
+) -> impl Iterator<Item = (&'a typed::TableOptions, (String, &'a TableOptions))> {
+    entries.iter().filter_map(|entry| {
+        let table = super::tables::TablePattern::parse(&entry.name).ok()?.exact()?;
+        let options = settled.table_options.get(&table)?;
+        Some((entry.value.value()?, (table.to_string(), options)))
+    })
+}
+
+/// Where a value comes from, unless it is from the file.
+fn mark<T>(typed: &Key<T>) -> String {
+    match typed {
+        Key::Absent | Key::Broken => "default".to_owned(),
+        Key::Given(Given { at: At { value, .. }, .. }) => match &value.place {
+            Place::Variable(name) => name.to_string(),
+            Place::File { .. } | Place::Nowhere => String::new(),
+        },
+    }
+}
+
+/// A scalar in YAML: plain where that is safe, else in double quotes. A dollar that could begin
+/// a substitution is doubled.
+fn scalar(text: &str) -> String {
+    let text = text.replace('$', "$$");
+    let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:@+$?=&*".contains(c))
+        && !text.ends_with(':')
+        && !matches!(text.to_ascii_lowercase().as_str(), "null");
+    if plain {
+        return text;
+    }
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(control));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

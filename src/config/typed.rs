@@ -1,0 +1,237 @@
+//! What was typed: every key there is, each optional here, with its description.
+//!
+//! What a value means, which keys must be given and what the others default to is settled in
+//! `settling`; `Fallback` says it for the reference.
+
+use std::path::PathBuf;
+
+use super::document::Node;
+use super::error::Problems;
+use super::keys::Fallback::{Derived, Is, Optional, Required};
+use super::keys::{Group, KeyInfo, Shape, Word};
+use super::reading::{
+    At, Fields, Given, Key, Map, Pipeline as ByPipeline, Property as ByProperty, Read,
+    Table as ByTable, choice, group,
+};
+use super::scalars::{Count, Url, Verbatim, choose};
+use super::secret::Secret;
+
+/// A list of texts, each with its place.
+pub(super) type Texts = Vec<Given<String>>;
+
+group! {
+    /// The file as a whole.
+    Config {
+        /// The pipelines of this daemon, by name. They run isolated from each other. A name is
+        /// made of lower-case letters and digits, in parts joined by `-` or `_`, and names the
+        /// pipeline's slot, publication, topics and transactional id; so it stays as it is for
+        /// the pipeline's life.
+        pipelines: Map<ByPipeline, Pipeline> = Required,
+        /// The endpoint of metrics, health and the status page.
+        http: Http = Optional,
+        /// What the daemon says while it runs.
+        log: Log = Optional,
+    }
+}
+
+group! {
+    /// One way from a database to Kafka.
+    Pipeline {
+        /// The database, and what of it is captured.
+        source: Source = Required,
+        /// The cluster, and how topics are made.
+        kafka: Kafka = Required,
+        /// The schema registry.
+        registry: Registry = Required,
+        /// How rows become Avro.
+        profile: Profile = Is("waltide"),
+        /// How a change becomes a record.
+        envelope: Envelope = Is("full"),
+        /// What a consumer may rely on after a failure.
+        delivery: Delivery = Is("at_least_once"),
+        /// What happens to the rows that were there before the pipeline.
+        snapshot: Snapshot = Is("never"),
+        /// A directory for large open transactions, which are kept there until they commit. Each
+        /// pipeline has a directory of its own below it. What is in it is disposable and bounded.
+        spool: PathBuf = Is("/var/lib/waltide"),
+        /// Exceptions for single tables, by `schema.table`. A table named here must be captured.
+        table_options: Map<ByTable, TableOptions> = Optional,
+    }
+}
+
+group! {
+    /// The database, and what of it is captured.
+    Source {
+        /// The database as a URL, as libpq takes it: `postgres://user@host:5432/database`. User
+        /// and database must be in it. Several hosts are separated by commas. Parameters after
+        /// `?` are libpq's, such as `sslmode`, `sslrootcert` or `target_session_attrs`; one that
+        /// is not supported is refused.
+        url: Url = Required,
+        /// A file that holds the password. It is read for each new connection, so that the
+        /// password can be changed while the daemon runs. Without it, the password is the URL's,
+        /// or that in the environment variable `PGPASSWORD`.
+        password_file: PathBuf = Optional,
+        /// The tables to capture, as patterns of `schema.table` in which `*` stands for any
+        /// characters. They are compared as written: `public.Orders` is not `public.orders`. A
+        /// name with a dot or star in it goes in double quotes: `public."a.b"`.
+        tables: Texts = Required,
+        /// Patterns of tables to leave out of those.
+        exclude: Texts = Optional,
+        /// The replication slot: lower-case letters, digits and `_`, up to 63 characters.
+        slot: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
+        /// The publication. One that exists is used as it is.
+        publication: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
+        /// Whether values travel in Postgres' binary format. It is cheaper, and the only one that
+        /// carries values of more than 512 MB; `false` is for tables with arrays, composites or
+        /// ranges over a type that has no binary output.
+        binary: bool = Is("true"),
+    }
+}
+
+group! {
+    /// The cluster, and how topics are made.
+    Kafka {
+        /// Brokers to begin with, separated by commas: `kafka-1:9092,kafka-2:9092`.
+        bootstrap_servers: String = Required,
+        /// The name of a table's topic. `{pipeline}`, `{schema}` and `{table}` stand for the
+        /// names; what a topic's name cannot hold becomes `_`.
+        topic: String = Is("{pipeline}.{schema}.{table}"),
+        /// Partitions of a topic that is made. More of them later would move keys to others.
+        partitions: Count<1, 100_000> = Derived("the brokers' `num.partitions`"),
+        /// Replicas of a topic that is made.
+        replication_factor: Count<1, 1_000> = Derived("the brokers' `default.replication.factor`"),
+        /// Configuration of a topic that is made, with Kafka's names: `min.insync.replicas: 2`.
+        topic_config: Map<ByProperty, Verbatim> = Optional,
+        /// Properties for librdkafka, with its names: `security.protocol: sasl_ssl`. Those that
+        /// keep the delivery guarantee are refused here.
+        properties: Map<ByProperty, Verbatim> = Optional,
+    }
+}
+
+group! {
+    /// The schema registry.
+    Registry {
+        /// Its address, as `http://` or `https://`. Any registry with Confluent's API will do;
+        /// with Apicurio it ends in `/apis/ccompat/v7`.
+        url: Url = Required,
+        /// A user, for basic authentication.
+        username: String = Optional,
+        /// The user's password. `password_file` keeps it out of the configuration.
+        password: Secret = Optional,
+        /// A file that holds the user's password.
+        password_file: PathBuf = Optional,
+        /// A file that holds a bearer token, instead of a user.
+        token_file: PathBuf = Optional,
+    }
+}
+
+group! {
+    /// Exceptions for one table.
+    TableOptions {
+        /// The name of its topic; may hold `{pipeline}`, `{schema}` and `{table}`.
+        topic: String = Derived("as `kafka.topic` says"),
+        /// The columns that make the record's key, in this order.
+        key: Texts = Derived("the primary key"),
+        /// Columns to leave out.
+        exclude_columns: Texts = Optional,
+        /// Columns to publish; the others are left out. A table has this or `exclude_columns`.
+        include_columns: Texts = Optional,
+    }
+}
+
+group! {
+    /// The endpoint of metrics, health and the status page.
+    Http {
+        /// Address and port. In a container this is `0.0.0.0:9464`.
+        listen: String = Is("127.0.0.1:9464"),
+    }
+}
+
+group! {
+    /// What the daemon says while it runs.
+    Log {
+        /// The least important messages that are written.
+        level: LogLevel = Is("info"),
+        /// How they are written.
+        format: LogFormat = Is("auto"),
+    }
+}
+
+choice! {
+    /// How rows become Avro.
+    pub Profile {
+        /// Avro's own logical types, and columns that may be null, so that a migration does not
+        /// stop the pipeline.
+        Waltide = "waltide",
+        /// What Debezium publishes, for consumers that move over.
+        Debezium = "debezium",
+    }
+}
+
+choice! {
+    /// How a change becomes a record.
+    pub Envelope {
+        /// The row before and after, the operation and its source.
+        Full = "full",
+        /// The row, with the rest in headers; a delete is a tombstone.
+        Flat = "flat",
+    }
+}
+
+choice! {
+    /// What a consumer may rely on after a failure.
+    pub(super) Delivery {
+        /// Nothing is lost; what was last published may come again, in the same order.
+        AtLeastOnce = "at_least_once",
+        /// Each change once, for a consumer that reads committed records.
+        ExactlyOnce = "exactly_once" later,
+    }
+}
+
+choice! {
+    /// What happens to the rows that were there before the pipeline.
+    pub(super) Snapshot {
+        /// They are not published; the topics hold what changes from the slot's start on.
+        Never = "never",
+        /// They are read and published first.
+        Initial = "initial" later,
+    }
+}
+
+choice! {
+    /// The least important messages that are written.
+    pub LogLevel {
+        /// What somebody should look at now.
+        Error = "error",
+        /// What may become an error.
+        Warn = "warn",
+        /// What happens in the life of a pipeline.
+        Info = "info",
+        /// What a developer of the daemon wants to know.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// How messages are written.
+    pub LogFormat {
+        /// `text` where a person reads, on a terminal; `json` elsewhere.
+        Auto = "auto",
+        /// A line for people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// The shape of the whole file.
+pub(super) fn shape() -> Shape {
+    Config::shape()
+}
+
+/// The value typed at a key, where one is.
+pub(super) fn value_or<T: Copy>(key: &Key<T>, default: T) -> T {
+    key.value().copied().unwrap_or(default)
+}

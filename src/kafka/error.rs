@@ -1,0 +1,119 @@
+//! What can go wrong between us and Kafka.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// A failure of the sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No broker answers.
+    Unreachable {
+        /// The addresses that were tried.
+        brokers: String,
+        /// What librdkafka last said about them.
+        reason: String,
+    },
+    /// A broker refuses the login.
+    Authentication {
+        /// The addresses that were tried.
+        brokers: String,
+        /// What was said.
+        reason: String,
+    },
+    /// No TLS session came to be.
+    Tls {
+        /// The addresses that were tried.
+        brokers: String,
+        /// What was said.
+        reason: String,
+    },
+    /// The login is not allowed to do it.
+    Authorization {
+        /// What was asked for.
+        what: String,
+        /// What was said.
+        reason: String,
+    },
+    /// A topic cannot be created or written.
+    Topic {
+        /// Which.
+        topic: String,
+        /// What was said.
+        reason: String,
+    },
+    /// A record is larger than the broker takes.
+    TooLarge {
+        /// For which topic.
+        topic: String,
+    },
+    /// A record was not taken.
+    Delivery {
+        /// For which topic.
+        topic: String,
+        /// What was said.
+        reason: String,
+    },
+    /// librdkafka refuses a setting.
+    Settings {
+        /// What was said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A call that failed, told apart by librdkafka's code and by what it said meanwhile in its log.
+    pub(super) fn of_call(error: &KafkaError, brokers: &str, said: &str, what: &str) -> Self {
+        let brokers = brokers.to_owned();
+        let reason = if said.is_empty() { error.to_string() } else { said.to_owned() };
+        if let KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) = error {
+            return Self::Settings { reason: error.to_string() };
+        }
+        match error.rdkafka_error_code() {
+            Some(code) if is_authorization(code) => {
+                Self::Authorization { what: what.to_owned(), reason: code.to_string() }
+            }
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                Self::Authentication { brokers, reason }
+            }
+            Some(RDKafkaErrorCode::SSL) => Self::Tls { brokers, reason },
+            _ if said.contains("SSL") || said.contains("certificate") => {
+                Self::Tls { brokers, reason }
+            }
+            _ if said.contains("SASL") || said.contains("uthentication") => {
+                Self::Authentication { brokers, reason }
+            }
+            _ => Self::Unreachable { brokers, reason },
+        }
+    }
+
+    /// A record that came back undelivered.
+    pub(super) fn of_delivery(error: &KafkaError, topic: &str) -> Self {
+        let topic = topic.to_owned();
+        match error.rdkafka_error_code() {
+            Some(code) if is_authorization(code) => Self::Authorization {
+                what: format!("write to topic {topic}"),
+                reason: code.to_string(),
+            },
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+                Self::TooLarge { topic }
+            }
+            Some(
+                code @ (RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::InvalidTopic
+                | RDKafkaErrorCode::PolicyViolation),
+            ) => Self::Topic { topic, reason: code.to_string() },
+            _ => Self::Delivery { topic, reason: error.to_string() },
+        }
+    }
+}
+
+fn is_authorization(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+    )
+}

@@ -1,0 +1,227 @@
+// Hot path: `Producer::send` runs once a record.
+//! Records go out in the order they are handed over, and their delivery reports come back.
+//!
+//! librdkafka calls back on a thread of its own. The call-back only adds to the books of a
+//! mailbox, where reports of one transaction are one entry; the owner of the pipeline empties it
+//! when it is woken. So everything that decides stays with one owner, and the mailbox is bounded
+//! by what is in flight, which librdkafka bounds by bytes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::Notify;
+use waltide_core::watermark::Ticket;
+
+use super::connection::Complaints;
+use super::{Error, Settings};
+
+/// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
+/// daemon's memory, so it is small; it still holds tens of milliseconds at full speed.
+const QUEUE_KIB: u32 = 8 * 1024;
+
+/// Requests on their way to one broker. Five keep order with idempotence as well, but librdkafka
+/// spins while all are taken.
+const REQUESTS_IN_FLIGHT: u32 = 3;
+
+/// A record as it is handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Where to.
+    pub topic: &'a str,
+    /// `None` lets the key decide.
+    pub partition: Option<i32>,
+    /// Absent where the table has no key.
+    pub key: Option<&'a [u8]>,
+    /// Absent in a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Milliseconds since 1970: the time of the commit.
+    pub timestamp_ms: i64,
+    /// The value of the header `waltide.position`.
+    pub position: &'a [u8],
+    /// The transaction it counts for.
+    pub ticket: Ticket,
+}
+
+/// Why a record was not queued.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The queue is full: wait for room and hand it over again.
+    Full,
+    /// It cannot be sent.
+    Failed(Error),
+}
+
+/// A record that came back undelivered. Nothing after it may be confirmed.
+pub type Failure = Error;
+
+/// Delivery reports that nobody has looked at yet.
+#[derive(Debug, Default)]
+struct Mailbox {
+    delivered: Vec<(Ticket, u64)>,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug, Default)]
+struct Reports {
+    mailbox: Mutex<Mailbox>,
+    arrived: Notify,
+    complaints: Complaints,
+}
+
+impl Reports {
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.complaints.heard(level, facility, text);
+    }
+
+    fn error(&self, _error: KafkaError, reason: &str) {
+        self.complaints.note(reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    /// The ticket's number.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let ticket = Ticket(opaque as u64);
+        let mut mailbox = self.mailbox();
+        let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
+        match result {
+            Ok(_) => match mailbox.delivered.last_mut() {
+                Some((last, count)) if *last == ticket => *count += 1,
+                _ => mailbox.delivered.push((ticket, 1)),
+            },
+            Err((error, message)) => {
+                mailbox.failure.get_or_insert_with(|| Error::of_delivery(error, message.topic()));
+            }
+        }
+        drop(mailbox);
+        if was_empty {
+            self.arrived.notify_one();
+        }
+    }
+}
+
+/// The way to Kafka.
+pub struct Producer {
+    inner: ThreadedProducer<Reports>,
+    reports: Arc<Reports>,
+    taken: Vec<(Ticket, u64)>,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// A producer whose guarantees no setting can weaken: configuration refuses those properties
+    /// by name, and here they are set last.
+    ///
+    /// # Errors
+    /// Where librdkafka refuses a setting.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let mut config = settings.client();
+        let defaults = [
+            // Batches grow because work waits, never because a timer says so.
+            ("linger.ms", "0".to_owned()),
+            ("queue.buffering.max.kbytes", QUEUE_KIB.to_string()),
+            ("compression.type", "lz4".to_owned()),
+        ];
+        for (key, value) in defaults {
+            if !settings.properties.contains_key(key) {
+                config.set(key, value);
+            }
+        }
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("max.in.flight.requests.per.connection", REQUESTS_IN_FLIGHT.to_string())
+            // Java's partitioner, so that keys lie where Java's producers put them.
+            .set("partitioner", "murmur2_random")
+            // An outage is waited out: a record that timed out would poison the idempotent
+            // producer and force a replay.
+            .set("message.timeout.ms", "0");
+        let inner: ThreadedProducer<Reports> = config
+            .create_with_context(Reports::default())
+            .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
+        let reports = Arc::clone(inner.client().context());
+        Ok(Self { inner, reports, taken: Vec::new() })
+    }
+
+    /// Queues a record; its bytes are copied.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] where there is no room just now.
+    pub fn send(&self, record: &Record<'_>) -> Result<(), Refusal> {
+        let headers = OwnedHeaders::new_with_capacity(1)
+            .insert(Header { key: "waltide.position", value: Some(record.position) });
+        let Ok(opaque) = usize::try_from(record.ticket.0) else {
+            return Err(Refusal::Failed(Error::Delivery {
+                topic: record.topic.to_owned(),
+                reason: "more transactions than this machine can count".to_owned(),
+            }));
+        };
+        let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
+            .timestamp(record.timestamp_ms)
+            .headers(headers);
+        out.partition = record.partition;
+        out.key = record.key;
+        out.payload = record.value;
+        self.inner.send(out).map_err(|(error, _)| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Refusal::Full,
+            _ => Refusal::Failed(Error::of_delivery(&error, record.topic)),
+        })
+    }
+
+    /// Waits until a report has come in. A report that came before the call counts.
+    pub async fn reported(&self) {
+        self.reports.arrived.notified().await;
+    }
+
+    /// Takes the reports that came in, summed by transaction.
+    ///
+    /// # Errors
+    /// The first record that was not delivered.
+    pub fn take_reports(&mut self) -> Result<&[(Ticket, u64)], Failure> {
+        self.taken.clear();
+        let mut mailbox = self.reports.mailbox();
+        if let Some(failure) = mailbox.failure.take() {
+            return Err(failure);
+        }
+        std::mem::swap(&mut self.taken, &mut mailbox.delivered);
+        Ok(&self.taken)
+    }
+
+    /// Records that are queued or on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.inner.in_flight_count()).unwrap_or(0)
+    }
+
+    /// What librdkafka complained of in the last seconds.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.reports.complaints.recent()
+    }
+
+    /// Drops what is not sent yet; its records are read again after the restart.
+    pub fn abandon(&self) {
+        use rdkafka::producer::PurgeConfig;
+        self.inner.purge(PurgeConfig::default().queue().inflight());
+        // The poll thread serves the purged reports before the client can be destroyed.
+        self.inner.poll(Duration::ZERO);
+    }
+}

@@ -1,0 +1,13 @@
+//! Waltide: change data capture from PostgreSQL to Kafka.
+//!
+//! The rooms are the stations of the ring a change travels; only `pipeline` knows two of them.
+
+pub mod cli;
+pub mod config;
+pub mod fault;
+pub mod http;
+pub mod kafka;
+pub mod pipeline;
+pub mod postgres;
+pub mod registry;
+pub mod status;

@@ -1,0 +1,287 @@
+//! Every room's errors become one message with a way out. Exhaustive: what is new there does not
+//! compile here until somebody has decided what an operator is told.
+
+use waltide_core::avro::{DataError, PlanError};
+use waltide_core::intake::Disorder;
+use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations};
+
+use crate::fault::{Code, Fault};
+use crate::postgres::{Error as SourceError, ServerError, SqlState};
+use crate::{kafka, registry};
+
+const REPORT: &str = "this should not happen: report it with this message; after a restart \
+                      everything unconfirmed is read again";
+
+/// The source.
+pub(super) fn of_source(error: &SourceError) -> Fault {
+    use SourceError as E;
+    let (code, mend) = match error {
+        E::Dns { .. } => (
+            Code::SourceUnreachable,
+            "check the host in source.url, and that this machine can resolve it",
+        ),
+        E::Unreachable { .. } | E::Timeout { .. } | E::NoHostReached(_) => (
+            Code::SourceUnreachable,
+            "check host and port in source.url, that the server runs, and the network in between",
+        ),
+        E::TlsRefused { .. } => (
+            Code::SourceTls,
+            "switch TLS on in the server (ssl = on), or ask for less with sslmode in source.url",
+        ),
+        E::Tls { .. } => (
+            Code::SourceTls,
+            "check sslmode, sslrootcert, sslcert and sslkey in source.url against the server's setting",
+        ),
+        E::CertificateUntrusted { .. } => (
+            Code::SourceCertificate,
+            "name the authority that signed the server's certificate in sslrootcert",
+        ),
+        E::CertificateWrongHost { .. } => (
+            Code::SourceCertificate,
+            "connect by a name that stands in the certificate, or give the server one for this name",
+        ),
+        E::File { .. } => {
+            (Code::SourceSettings, "give a file this process can read, in the form it needs")
+        }
+        E::Auth { .. } => (
+            Code::SourceAuthentication,
+            "check the password (password_file or PGPASSWORD) and the server's authentication method",
+        ),
+        E::NoHostMatches { .. } => (
+            Code::SourceUnfit,
+            "list the server that is wanted in source.url, or wait for the failover to finish",
+        ),
+        E::Closed { .. } => (
+            Code::SourceLost,
+            "nothing if it comes back by itself; otherwise look at the server's log",
+        ),
+        E::Protocol { .. } => {
+            (Code::SourceProtocol, "connect without a proxy or pooler in between")
+        }
+        E::Server { error: server, .. } => return of_server(error, server),
+    };
+    Fault::new(code, error.to_string(), mend)
+}
+
+/// What the server itself said. Where a command has a better answer, it maps the error itself.
+fn of_server(error: &SourceError, server: &ServerError) -> Fault {
+    let what = error.to_string();
+    let (code, mend) = match server.sqlstate {
+        SqlState::INVALID_PASSWORD => (
+            Code::SourceAuthentication,
+            "check the user in source.url and the password (password_file or PGPASSWORD)",
+        ),
+        SqlState::INVALID_AUTHORIZATION => (
+            Code::SourceAuthentication,
+            "create the role, or add a rule for this database, user and host to pg_hba.conf",
+        ),
+        SqlState::INVALID_CATALOG_NAME => {
+            (Code::SourceDatabaseMissing, "correct the database in source.url, or create it")
+        }
+        SqlState::INSUFFICIENT_PRIVILEGE => (
+            Code::SourcePrivilege,
+            "run the SQL that `waltide setup` prints, as an owner of the tables or a superuser",
+        ),
+        SqlState::TOO_MANY_CONNECTIONS => (
+            Code::NoFreeConnection,
+            "raise max_wal_senders or max_connections on the server, or end connections that are not needed",
+        ),
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED => (
+            Code::NoFreeSlot,
+            "raise max_replication_slots on the server and restart it, or drop slots that nobody reads",
+        ),
+        SqlState::OBJECT_IN_USE => (
+            Code::SlotTaken,
+            "nothing if a standby is wanted; this daemon takes over when the slot is free",
+        ),
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE if server.message.contains("wal_level") => {
+            (Code::WalLevel, WAL_LEVEL_MEND)
+        }
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => (
+            Code::SlotUnusable,
+            "look at the slot in pg_replication_slots; a lost one must be dropped and made anew",
+        ),
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => (
+            Code::SourceLost,
+            "nothing if the server comes back by itself; otherwise look at its log",
+        ),
+        SqlState::UNDEFINED_FILE => (
+            Code::SlotUnusable,
+            "the server has removed WAL the slot needs: drop the slot and let a new one be made",
+        ),
+        _ if server.sqlstate.class() == "08" => (
+            Code::SourceLost,
+            "nothing if it comes back by itself; otherwise look at the server's log",
+        ),
+        _ => (Code::SourceRefused, "follow the server's message; its log has the statement"),
+    };
+    Fault::new(code, what, mend)
+}
+
+/// How logical WAL is switched on.
+pub(super) const WAL_LEVEL_MEND: &str =
+    "run ALTER SYSTEM SET wal_level = 'logical' on the server and restart it";
+
+/// The sink.
+pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
+    use kafka::Error as E;
+    match error {
+        E::Unreachable { brokers, reason } => Fault::new(
+            Code::KafkaUnreachable,
+            format!("no broker answers at {brokers}: {reason}"),
+            "check kafka.bootstrap_servers, that a broker runs there, and its advertised.listeners",
+        ),
+        E::Authentication { brokers, reason } => Fault::new(
+            Code::KafkaAuthentication,
+            format!("the brokers at {brokers} refuse the login: {reason}"),
+            "check sasl.mechanism, sasl.username and sasl.password under kafka.properties",
+        ),
+        E::Tls { brokers, reason } => Fault::new(
+            Code::KafkaTls,
+            format!("no TLS session with the brokers at {brokers}: {reason}"),
+            "check security.protocol and ssl.ca.location under kafka.properties, and the port",
+        ),
+        E::Authorization { what, reason } => Fault::new(
+            Code::KafkaAuthorization,
+            format!("Kafka does not allow us to {what}: {reason}"),
+            "allow it with an ACL for the user the daemon logs in as",
+        ),
+        E::Topic { topic, reason } => Fault::new(
+            Code::TopicUnusable,
+            format!("topic {topic} cannot be used: {reason}"),
+            "create it by hand, or correct kafka.topic, kafka.partitions and kafka.replication_factor",
+        ),
+        E::TooLarge { topic } => Fault::new(
+            Code::RecordTooLarge,
+            format!("a record for topic {topic} is larger than Kafka takes"),
+            "raise message.max.bytes under kafka.properties and max.message.bytes of the topic, or \
+             exclude the column, and restart the daemon",
+        ),
+        E::Delivery { topic, reason } => Fault::new(
+            Code::DeliveryFailed,
+            format!("Kafka gave back a record for topic {topic}: {reason}"),
+            "nothing if it goes on by itself: what is not confirmed is read again",
+        ),
+        E::Settings { reason } => Fault::new(
+            Code::KafkaSettings,
+            format!("a Kafka setting cannot be used: {reason}"),
+            "correct it under kafka.properties",
+        ),
+    }
+}
+
+/// The registry at an address.
+pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
+    use registry::Error as E;
+    match error {
+        E::Unreachable { reason } => Fault::new(
+            Code::RegistryUnreachable,
+            format!("the schema registry at {url} does not answer: {reason}"),
+            "check registry.url, that the registry runs, and the network in between",
+        ),
+        E::Authentication { status } => Fault::new(
+            Code::RegistryAuthentication,
+            format!("the schema registry at {url} refuses the login (HTTP {status})"),
+            "check the credentials under registry",
+        ),
+        E::Incompatible { subject, reason } => Fault::new(
+            Code::SchemaIncompatible,
+            format!("the registry refuses the new schema of subject {subject}: {reason}"),
+            "loosen the compatibility rule of that subject, or undo the migration; rows wait until then",
+        ),
+        E::Invalid { subject, reason } => Fault::new(
+            Code::SchemaInvalid,
+            format!("the registry cannot take the schema of subject {subject}: {reason}"),
+            "follow its reason, or report it with the table's definition",
+        ),
+        E::Foreign { reason } => Fault::new(
+            Code::RegistryForeign,
+            format!("what answers at {url} is not a schema registry: {reason}"),
+            "give the address under which the API begins, such as http://HOST/apis/ccompat/v7 for Apicurio",
+        ),
+        E::Failing { status, reason } => Fault::new(
+            Code::RegistryFailing,
+            format!("the schema registry at {url} answers {status}: {reason}"),
+            "look at the registry's log",
+        ),
+        E::Settings { reason } => Fault::new(
+            Code::RegistrySettings,
+            format!("the registry settings cannot be used: {reason}"),
+            "correct registry.url and the credentials beside it",
+        ),
+    }
+}
+
+/// The stream's order.
+pub(super) fn of_disorder(error: Disorder) -> Fault {
+    let code = match error {
+        Disorder::Unaccounted(_) => Code::Internal,
+        Disorder::NestedBegin(_)
+        | Disorder::BackwardBegin { .. }
+        | Disorder::Outside
+        | Disorder::ForeignCommit { .. } => Code::SourceProtocol,
+    };
+    Fault::new(code, format!("the stream contradicts itself: {error}"), REPORT)
+}
+
+/// The stream's bytes.
+pub(super) fn of_bytes(error: &DecodeError) -> Fault {
+    Fault::new(
+        Code::SourceProtocol,
+        format!("the server sent bytes that are not pgoutput: {error}"),
+        "connect without a proxy or pooler in between; otherwise report it with this message",
+    )
+}
+
+/// A message that was not asked for.
+pub(super) fn of_message(message: &Message<'_>) -> Fault {
+    let kind = match message {
+        Message::StreamStart { .. }
+        | Message::StreamStop
+        | Message::StreamCommit(..)
+        | Message::StreamAbort(_)
+        | Message::StreamPrepare(_) => "a part of an open transaction",
+        _ => "a two-phase message",
+    };
+    Fault::new(
+        Code::SourceProtocol,
+        format!("the server sent {kind}, which was not asked for"),
+        REPORT,
+    )
+}
+
+/// More relations on one connection than are remembered.
+pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
+    Fault::new(
+        Code::SourceLost,
+        "the connection has described more tables than are remembered".to_owned(),
+        "nothing: a new connection starts afresh",
+    )
+}
+
+/// A row of a relation the server has not described.
+pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
+    Fault::new(
+        Code::SourceProtocol,
+        format!("a row came for relation {} that the server has not described", relation.0),
+        REPORT,
+    )
+}
+
+/// A row.
+pub(super) fn of_row(error: &DataError) -> Fault {
+    Fault::new(
+        Code::RowUnencodable,
+        error.to_string(),
+        "mend the value in the source, or leave the column out under table_options, and restart the daemon",
+    )
+}
+
+/// A table.
+pub(super) fn of_plan(error: &PlanError) -> Fault {
+    Fault::new(
+        Code::TableUnplannable,
+        format!("a table cannot be written as Avro: {error}"),
+        "rename what collides, or leave the column or table out, and restart the daemon",
+    )
+}

@@ -1,0 +1,147 @@
+//! The loop that joins the rooms, and what happens when one of them fails.
+//!
+//! Each pipeline runs on a thread of its own with a runtime of its own: one that is stuck or busy
+//! takes nothing from the others. What must go on whatever a pipeline does (telling the server
+//! where we are, answering probes) runs on the control runtime.
+
+mod attempt;
+mod backoff;
+mod diagnosis;
+mod position_text;
+mod positions;
+mod routes;
+mod rows;
+mod slot;
+mod source;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::config;
+use crate::fault::{Class, Code, Fault};
+use crate::postgres::{Connection, Mode};
+use crate::status::{Pipeline, State};
+use attempt::{Attempt, Outcome};
+use backoff::Backoff;
+
+/// How often a standby asks for the slot. A takeover takes this long after the slot is free.
+const STANDBY_POLL: Duration = Duration::from_secs(1);
+
+/// What a pipeline needs from the process it runs in.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Where feedback and checks run.
+    pub control: Handle,
+    /// Turns true when the daemon is asked to end.
+    pub shutdown: watch::Receiver<bool>,
+    /// Where the first failure goes, if the daemon should end with it.
+    pub fail_fast: Option<mpsc::Sender<Fault>>,
+}
+
+/// Starts a pipeline on a thread of its own.
+///
+/// # Errors
+/// Where the system gives no thread or no reactor.
+pub fn start(
+    settings: config::settled::Pipeline,
+    status: Arc<Pipeline>,
+    surroundings: Surroundings,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("pipeline-{}", settings.name)).spawn(move || {
+        runtime.block_on(supervise(settings, status, surroundings));
+    })
+}
+
+/// Tries until asked to end, or until going on could lose something.
+async fn supervise(
+    settings: config::settled::Pipeline,
+    status: Arc<Pipeline>,
+    surroundings: Surroundings,
+) {
+    let mut shutdown = surroundings.shutdown.clone();
+    let mut backoff = Backoff::default();
+    let mut attempt = Attempt::new(settings, Arc::clone(&status), surroundings.control.clone());
+    loop {
+        let fault = match attempt.run(&shutdown, || backoff.succeeded()).await {
+            Ok(Outcome::Ended) => return,
+            Ok(Outcome::Standby) => {
+                stand_by(&status);
+                if pause(&mut shutdown, STANDBY_POLL).await {
+                    return;
+                }
+                continue;
+            }
+            Err(fault) => fault,
+        };
+        let class = fault.code.class();
+        report(&status, &fault);
+        if let Some(first) = &surroundings.fail_fast {
+            // The receiver takes one and ends the process; more than one is of no use to it.
+            let _ = first.try_send(fault);
+            return;
+        }
+        if class == Class::Stop || pause(&mut shutdown, backoff.failed(class)).await {
+            return;
+        }
+        status.retried();
+    }
+}
+
+/// Another daemon has the slot: not a failure, and said once.
+fn stand_by(status: &Pipeline) {
+    if status.state() != State::Standby {
+        status.enter(State::Standby);
+        tracing::info!(pipeline = status.name, "standing by: another connection reads the slot");
+    }
+}
+
+/// Says a failure where people look. The same one again is not logged again.
+fn report(status: &Pipeline, fault: &Fault) {
+    let state = match fault.code.class() {
+        Class::Stop => State::Stopped(fault.clone()),
+        Class::Transient | Class::Operator => State::Waiting(fault.clone()),
+    };
+    let again = status.last_fault().is_some_and(|last| last == *fault);
+    status.enter(state);
+    if again {
+        tracing::debug!(pipeline = status.name, code = fault.code.id(), "still so");
+        return;
+    }
+    let Fault { code, what, mend } = fault;
+    let class = code.class().as_str();
+    tracing::error!(pipeline = status.name, code = code.id(), class, mend, "{what}");
+}
+
+/// Waits; true where the daemon was asked to end meanwhile.
+async fn pause(shutdown: &mut watch::Receiver<bool>, wait: Duration) -> bool {
+    tokio::select! {
+        asked = shutdown.wait_for(|asked| *asked) => asked.is_ok(),
+        () = tokio::time::sleep(wait) => false,
+    }
+}
+
+/// A failure of the process itself.
+#[must_use]
+pub fn cannot_start(error: &std::io::Error) -> Fault {
+    Fault::new(
+        Code::Internal,
+        format!("a thread or socket of the daemon cannot be made: {error}"),
+        "raise the limits of the process (ulimit -n, pids)",
+    )
+}
+
+/// The SQL that gives a pipeline what it needs, for somebody with more rights to run.
+///
+/// # Errors
+/// Where the source cannot be looked at.
+pub async fn setup(settings: &config::settled::Pipeline) -> Result<String, Fault> {
+    let params = attempt::params(&settings.source)?;
+    let opened = Connection::open(&params, Mode::Plain).await;
+    let mut connection = opened.map_err(|error| diagnosis::of_source(&error))?;
+    source::setup_sql(&mut connection, settings).await
+}

@@ -1,0 +1,153 @@
+//! A relation's way to Kafka: its plan, topic and schema ids, compiled when the server describes it.
+//!
+//! Everything a row needs is looked up here once, so that the row path finds it by relation id.
+
+use waltide_core::avro::{self, ColumnFilter, Options, Plan};
+use waltide_core::change::Row;
+use waltide_core::pgoutput::Relation;
+
+use super::diagnosis;
+use crate::config;
+use crate::fault::Fault;
+use crate::kafka::{Admin, TopicOptions};
+use crate::postgres::Connection;
+use crate::registry::{Client, SchemaId};
+use crate::status::Counts;
+
+/// What is known of a relation of the stream.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// It is captured.
+    Captured(Box<Route>),
+    /// The publication covers it, configuration does not.
+    LeftOut,
+}
+
+/// The way of one table's rows.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) plan: Plan,
+    pub(super) topic: String,
+    pub(super) partitions: i32,
+    pub(super) key_id: Option<SchemaId>,
+    pub(super) value_id: SchemaId,
+    table: String,
+    counts: Counts,
+}
+
+impl Route {
+    pub(super) fn count(&mut self, row: &Row<'_>) {
+        match row {
+            Row::Read(_) | Row::Insert(_) => self.counts.inserts += 1,
+            Row::Update { .. } => self.counts.updates += 1,
+            Row::Delete(_) => self.counts.deletes += 1,
+        }
+    }
+
+    pub(super) fn count_truncate(&mut self) {
+        self.counts.truncates += 1;
+    }
+
+    /// What was counted since the last call.
+    pub(super) fn take_counts(&mut self) -> Option<(String, Counts)> {
+        let counts = std::mem::take(&mut self.counts);
+        (counts != Counts::default()).then(|| (self.table.clone(), counts))
+    }
+}
+
+/// What it takes to compile a route.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    pub(super) settings: config::settled::Pipeline,
+    pub(super) catalog: Connection,
+    pub(super) admin: Admin,
+    pub(super) registry: Client,
+}
+
+impl Compiler {
+    /// Asks the catalog, Kafka and the registry what a relation needs.
+    pub(super) async fn compile(&mut self, relation: &Relation) -> Result<Known, Fault> {
+        let name =
+            config::TableName { schema: relation.schema.clone(), table: relation.name.clone() };
+        if !self.settings.source.captures(&name.schema, &name.table) {
+            tracing::debug!(table = %name, "published but not captured");
+            return Ok(Known::LeftOut);
+        }
+        let source = |error| diagnosis::of_source(&error);
+        // The catalog is as it is now, the relation as it was when the row was written: a table
+        // that is gone meanwhile, or columns that have changed, leave the stream's word alone.
+        let mut known = self.catalog.load_relations(&[relation.id]).await.map_err(source)?;
+        let table = known.tables.remove(&relation.id).unwrap_or_default();
+        let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
+        let types = self.catalog.load_types(&oids).await.map_err(source)?;
+        let topic = self.settings.topic_of(&name);
+        let options = self.options(&name);
+        let plan = Plan::compile(relation, &table, &types, &options)
+            .map_err(|error| diagnosis::of_plan(&error))?;
+        for warning in plan.warnings() {
+            tracing::warn!(table = %name, "{warning}");
+        }
+        let partitions = self
+            .admin
+            .ensure(&topic, &self.topic_options())
+            .await
+            .map_err(|error| diagnosis::of_kafka(&error))?;
+        let value_id = self.register(&format!("{topic}-value"), plan.value_schema()).await?;
+        let key_id = match plan.key_schema() {
+            Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
+            None => None,
+        };
+        Ok(Known::Captured(Box::new(Route {
+            plan,
+            topic,
+            partitions,
+            key_id,
+            value_id,
+            table: name.to_string(),
+            counts: Counts::default(),
+        })))
+    }
+
+    fn options(&self, name: &config::TableName) -> Options {
+        use config::settled::{Columns, Envelope, Profile};
+        let own = self.settings.table_options.get(name).cloned().unwrap_or_default();
+        Options {
+            profile: match self.settings.profile {
+                Profile::Waltide => avro::Profile::Waltide,
+                Profile::Debezium => avro::Profile::Debezium,
+            },
+            envelope: match self.settings.envelope {
+                Envelope::Full => avro::Envelope::Full,
+                Envelope::Flat => avro::Envelope::Flat,
+            },
+            prefix: self.settings.name.clone(),
+            database: self.catalog.peer().database().to_owned(),
+            key: own.key,
+            columns: match own.columns {
+                Columns::All => ColumnFilter::All,
+                Columns::Except(names) => ColumnFilter::Except(names),
+                Columns::Only(names) => ColumnFilter::Only(names),
+            },
+            binary: self.settings.source.binary,
+            ..Options::default()
+        }
+    }
+
+    async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
+        let id = self.registry.register(subject, schema).await;
+        id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))
+    }
+
+    fn topic_options(&self) -> TopicOptions {
+        let kafka = &self.settings.kafka;
+        TopicOptions {
+            partitions: kafka.partitions,
+            replication_factor: kafka.replication_factor,
+            config: kafka
+                .topic_config
+                .iter()
+                .map(|(key, value)| (key.clone(), value.expose().to_owned()))
+                .collect(),
+        }
+    }
+}

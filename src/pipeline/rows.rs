@@ -1,0 +1,186 @@
+// Hot path: runs once a row.
+//! A row becomes its records: one, or two for a delete, or three for a changed key.
+
+use waltide_core::avro::{self, Notes, RecordMeta, Snapshot, Written};
+use waltide_core::change::{Position, Row};
+use waltide_core::intake::{Intake, Place};
+use waltide_core::lsn::Lsn;
+use waltide_core::pgoutput::RelationId;
+
+use super::diagnosis;
+use super::position_text::PositionText;
+use super::routes::{Known, Route};
+use super::stream::Engine;
+use crate::fault::{Code, Fault};
+use crate::kafka::{Producer, Record, Refusal};
+use crate::status;
+
+/// Reused from row to row. One row of a gigabyte leaves buffers of a gigabyte behind, so they are
+/// given back when they are this much larger than ordinary rows.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// What records are written into.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) position: PositionText,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    notes: Notes,
+}
+
+impl Engine {
+    pub(super) async fn row(
+        &mut self,
+        relation: RelationId,
+        lsn: Lsn,
+        row: Row<'_>,
+    ) -> Result<(), Fault> {
+        let Some(place) = self.intake.row().map_err(diagnosis::of_disorder)? else {
+            return Ok(());
+        };
+        let Some((_, known)) = self.relations.get(relation) else {
+            return Err(diagnosis::of_unknown_relation(relation));
+        };
+        let Known::Captured(route) = known else { return Ok(()) };
+        let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
+        for (sub_index, record) in records {
+            let sub_index = u32::from(sub_index);
+            let meta = meta(&place, sub_index, lsn);
+            let (keyed, valued) = self.out.encode(route, &record, &meta)?;
+            let out = Record {
+                topic: &route.topic,
+                partition: None,
+                key: keyed.then_some(self.out.key.as_slice()),
+                value: valued.then_some(self.out.value.as_slice()),
+                timestamp_ms: status::unix_ms(place.transaction.commit_time),
+                position: self.out.position.at(place.position.ordinal, sub_index),
+                ticket: place.ticket,
+            };
+            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
+            self.moved.count(&out);
+        }
+        route.count(&row);
+        self.out.shrink();
+        Ok(())
+    }
+
+    /// A truncate goes to every partition, so that each consumer sees it in order with its keys.
+    pub(super) async fn truncate(
+        &mut self,
+        relation: RelationId,
+        lsn: Lsn,
+        place: &Place,
+        first_sub_index: u32,
+    ) -> Result<u32, Fault> {
+        let Some((_, known)) = self.relations.get(relation) else {
+            return Err(diagnosis::of_unknown_relation(relation));
+        };
+        let Known::Captured(route) = known else { return Ok(first_sub_index) };
+        let mut sub_index = first_sub_index;
+        for partition in 0..route.partitions {
+            let meta = meta(place, sub_index, lsn);
+            self.out.value.clear();
+            avro::write_header(route.value_id.0, &mut self.out.value);
+            let (notes, value) = (&mut self.out.notes, &mut self.out.value);
+            if route.plan.encode_truncate(&meta, notes, value) == Written::Null {
+                break;
+            }
+            let out = Record {
+                topic: &route.topic,
+                partition: Some(partition),
+                key: None,
+                value: Some(self.out.value.as_slice()),
+                timestamp_ms: status::unix_ms(place.transaction.commit_time),
+                position: self.out.position.at(place.position.ordinal, sub_index),
+                ticket: place.ticket,
+            };
+            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
+            self.moved.count(&out);
+            sub_index += 1;
+        }
+        route.count_truncate();
+        Ok(sub_index)
+    }
+}
+
+impl Buffers {
+    /// Writes a record's key and value; says which of them there are.
+    fn encode(
+        &mut self,
+        route: &Route,
+        record: &avro::Record<'_>,
+        meta: &RecordMeta<'_>,
+    ) -> Result<(bool, bool), Fault> {
+        self.key.clear();
+        let keyed = match route.key_id {
+            Some(id) => {
+                avro::write_header(id.0, &mut self.key);
+                route
+                    .plan
+                    .encode_key(record, &mut self.notes, &mut self.key)
+                    .map_err(|error| diagnosis::of_row(&error))?
+            }
+            None => false,
+        };
+        self.value.clear();
+        avro::write_header(route.value_id.0, &mut self.value);
+        let written = route
+            .plan
+            .encode(record, meta, &mut self.notes, &mut self.value)
+            .map_err(|error| diagnosis::of_row(&error))?;
+        match written {
+            Written::Value => Ok((keyed, true)),
+            Written::Null => Ok((keyed, false)),
+            Written::TooLarge { bytes } => Err(Fault::new(
+                Code::RecordTooLarge,
+                format!("a row of topic {} takes more than {bytes} bytes", route.topic),
+                "exclude the column under table_options, and restart the daemon",
+            )),
+        }
+    }
+
+    fn shrink(&mut self) {
+        for buffer in [&mut self.key, &mut self.value] {
+            if buffer.capacity() > KEPT_BYTES {
+                buffer.clear();
+                buffer.shrink_to(KEPT_BYTES);
+            }
+        }
+    }
+}
+
+/// Hands a record over, waiting for room while the queue is full. What comes back meanwhile is
+/// entered into the books at once: it is what makes room, and the server is told of it.
+async fn put(
+    producer: &mut Producer,
+    intake: &mut Intake,
+    positions: &super::positions::Positions,
+    record: &Record<'_>,
+) -> Result<(), Fault> {
+    loop {
+        match producer.send(record) {
+            Ok(()) => {
+                intake.produced();
+                return Ok(());
+            }
+            Err(Refusal::Full) => {
+                producer.reported().await;
+                super::stream::settle(producer, intake, positions)?;
+            }
+            Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
+        }
+    }
+}
+
+fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
+    RecordMeta {
+        transaction: Some(place.transaction),
+        position: Position { sub_index, ..place.position },
+        lsn,
+        snapshot: Snapshot::No,
+        now: place.transaction.commit_time,
+        order: None,
+        last_commit: None,
+        origin: None,
+    }
+}

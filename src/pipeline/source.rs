@@ -1,0 +1,320 @@
+//! What the source must have before there is a stream: logical WAL, a publication, a slot.
+//!
+//! What is missing is made where we may, and otherwise said as the SQL that makes it. A slot that
+//! this process has streamed from and that is gone is never made anew: that would be a gap.
+
+use std::time::Duration;
+
+use waltide_core::lsn::Lsn;
+
+use super::diagnosis::{self, WAL_LEVEL_MEND};
+use crate::config;
+use crate::fault::{Code, Fault};
+use crate::postgres::publication::{self, Candidate, Coverage};
+use crate::postgres::sql::{identifier, literal};
+use crate::postgres::{Connection, Error, Slot, SqlState, WalStatus};
+
+/// The oldest server whose pgoutput we read: the first with streaming, binary and messages.
+const OLDEST_VERSION: u32 = 140_000;
+
+/// How long making a slot may wait for old transactions before we say whose they are. `run`
+/// promises to name what is wrong within ten seconds.
+const SLOT_WAIT: Duration = Duration::from_secs(6);
+
+/// A source that can be streamed from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Prepared {
+    /// To be named when streaming starts.
+    pub(super) publications: Vec<String>,
+    /// Where the slot stands.
+    pub(super) confirmed: Lsn,
+}
+
+/// Looks at a source and makes what is missing.
+pub(super) async fn prepare(
+    on: &mut Connection,
+    settings: &config::settled::Pipeline,
+    has_streamed: bool,
+) -> Result<Prepared, Fault> {
+    fit(on).await?;
+    let publications = publish(on, &settings.source).await?;
+    let confirmed = ensure_slot(on, &settings.source.slot, has_streamed).await?;
+    Ok(Prepared { publications, confirmed })
+}
+
+async fn fit(on: &mut Connection) -> Result<(), Fault> {
+    let version = on.server_version_num();
+    if version < OLDEST_VERSION {
+        return Err(Fault::new(
+            Code::SourceVersion,
+            format!("{} is PostgreSQL {}", on.peer(), version / 10_000),
+            "upgrade the server to PostgreSQL 14 or later",
+        ));
+    }
+    let facts = on
+        .simple_query("SELECT pg_is_in_recovery(), current_setting('wal_level')")
+        .await
+        .map_err(|error| diagnosis::of_source(&error))?;
+    let fact = |index: usize| facts.rows.first().and_then(|row| row.get(index)?.as_deref());
+    if fact(0) == Some("t") {
+        return Err(Fault::new(
+            Code::SourceUnfit,
+            format!("{} is a standby: it takes no new slot or publication", on.peer()),
+            "give source.url the primary, or all hosts with target_session_attrs=read-write",
+        ));
+    }
+    if fact(1) != Some("logical") {
+        let level = fact(1).unwrap_or("unknown");
+        let what = format!("{} runs with wal_level = {level}, not logical", on.peer());
+        return Err(Fault::new(Code::WalLevel, what, WAL_LEVEL_MEND));
+    }
+    Ok(())
+}
+
+/// What is captured, and whether it is published.
+struct Captured(Coverage);
+
+impl Captured {
+    async fn read(on: &mut Connection, source: &config::settled::Source) -> Result<Self, Fault> {
+        let coverage = on.load_coverage(&source.publication).await;
+        let mut coverage = coverage.map_err(|error| diagnosis::of_source(&error))?;
+        coverage.candidates.retain(|table| source.captures(&table.schema, &table.name));
+        if coverage.candidates.is_empty() {
+            return Err(no_tables(on, source));
+        }
+        Ok(Self(coverage))
+    }
+
+    /// What makes the publications cover all of it.
+    fn statements(&self, source: &config::settled::Source) -> Vec<String> {
+        let missing: Vec<&Candidate> =
+            self.0.candidates.iter().filter(|table| !table.published).collect();
+        publication::statements(&source.publication, &self.0.existing, &missing)
+    }
+}
+
+/// Makes the publications cover what is captured, and names those there are.
+async fn publish(
+    on: &mut Connection,
+    source: &config::settled::Source,
+) -> Result<Vec<String>, Fault> {
+    let statements = Captured::read(on, source).await?.statements(source);
+    if !statements.is_empty() {
+        let sql = format!("BEGIN; {}; COMMIT", statements.join("; "));
+        match on.simple_query(&sql).await {
+            Ok(_) => tracing::info!(sql = statements.join("; "), "published"),
+            Err(error) => {
+                let _ = on.simple_query("ROLLBACK").await;
+                return Err(cannot_publish(&error, &statements));
+            }
+        }
+    }
+    let Captured(coverage) = Captured::read(on, source).await?;
+    warn_of_gaps(&coverage);
+    if coverage.candidates.iter().all(|table| !table.published) {
+        return Err(Fault::new(
+            Code::PublicationUnusable,
+            format!("publication {} covers none of the captured tables", source.publication),
+            format!(
+                "add them to it, or drop it and let the daemon make its own: DROP PUBLICATION {};",
+                identifier(&source.publication)
+            ),
+        ));
+    }
+    Ok(coverage.existing.into_iter().map(|publication| publication.name).collect())
+}
+
+fn warn_of_gaps(coverage: &Coverage) {
+    for table in &coverage.candidates {
+        let name = format!("{}.{}", table.schema, table.name);
+        if !table.published {
+            tracing::warn!(table = name, "captured but not published: its changes are not seen");
+        } else if !table.identifiable {
+            tracing::warn!(
+                table = name,
+                "has no primary key or replica identity: only its inserts and truncates are published"
+            );
+        }
+    }
+    let inserts = |name: &str| name.ends_with("_inserts");
+    for publication in coverage.existing.iter().filter(|one| !one.lacks.is_empty()) {
+        if !(publication.ours && inserts(&publication.name)) {
+            tracing::warn!(
+                publication = publication.name,
+                lacks = publication.lacks.join(", "),
+                "the publication leaves out operations: they are not seen"
+            );
+        }
+    }
+}
+
+fn no_tables(on: &Connection, source: &config::settled::Source) -> Fault {
+    let patterns = |of: &[config::TablePattern]| {
+        of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let without = match source.exclude.as_slice() {
+        [] => String::new(),
+        exclude => format!(" without {}", patterns(exclude)),
+    };
+    Fault::new(
+        Code::NoTables,
+        format!("no table of {} matches {}{without}", on.peer(), patterns(&source.tables)),
+        "correct source.tables and source.exclude, or create the table",
+    )
+}
+
+fn cannot_publish(error: &Error, statements: &[String]) -> Fault {
+    let fault = diagnosis::of_source(error);
+    if error.sqlstate() != Some(SqlState::INSUFFICIENT_PRIVILEGE) {
+        return fault;
+    }
+    Fault::new(
+        Code::SourcePrivilege,
+        format!("the role may not make the publication: {}", fault.what),
+        format!("have an owner of the tables or a superuser run: {};", statements.join("; ")),
+    )
+}
+
+async fn ensure_slot(on: &mut Connection, name: &str, has_streamed: bool) -> Result<Lsn, Fault> {
+    let failed = |error: Error| diagnosis::of_source(&error);
+    if let Some(slot) = on.read_slot(name).await.map_err(failed)? {
+        return usable(on, &slot);
+    }
+    if has_streamed {
+        return Err(Fault::new(
+            Code::SlotMissing,
+            format!("slot {name} was dropped while this daemon was using it"),
+            "find out who dropped it; if the gap is acceptable, restart the daemon: it makes a new \
+             slot, and what was committed in between is not published",
+        ));
+    }
+    match create_slot(on, name).await {
+        Ok(()) => {
+            tracing::info!(slot = name, "slot created: changes committed from now on are published")
+        }
+        Err(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
+            return Err(blocked(on, name).await);
+        }
+        Err(error) => return Err(cannot_create(name, &error)),
+    }
+    let slot = on.read_slot(name).await.map_err(failed)?;
+    match slot {
+        Some(slot) => usable(on, &slot),
+        None => Err(Fault::new(
+            Code::SlotUnusable,
+            format!("slot {name} was created and is gone"),
+            "look in the server's log who dropped it",
+        )),
+    }
+}
+
+/// Bounded by the server itself: a creation that it cancels leaves no half-made slot behind, a
+/// client that goes away while it waits does.
+async fn create_slot(on: &mut Connection, name: &str) -> Result<(), Error> {
+    on.simple_query(&format!("SET statement_timeout = '{}ms'", SLOT_WAIT.as_millis())).await?;
+    let sql = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput')", literal(name));
+    let created = on.simple_query(&sql).await;
+    on.simple_query("SET statement_timeout = 0").await?;
+    created.map(|_| ())
+}
+
+fn usable(on: &Connection, slot: &Slot) -> Result<Lsn, Fault> {
+    let name = &slot.name;
+    let unusable = |what: String, mend: String| Err(Fault::new(Code::SlotUnusable, what, mend));
+    if slot.plugin.as_deref() != Some("pgoutput") {
+        let is =
+            slot.plugin.as_deref().map_or("physical".to_owned(), |plugin| format!("for {plugin}"));
+        return unusable(
+            format!("slot {name} is {is}, not for pgoutput"),
+            "give source.slot the name of another slot, or one that does not exist yet".to_owned(),
+        );
+    }
+    if slot.database.as_deref() != Some(on.peer().database()) {
+        let database = slot.database.as_deref().unwrap_or("no database");
+        return unusable(
+            format!("slot {name} belongs to {database}, not to {}", on.peer().database()),
+            "give source.slot the name of another slot, or one that does not exist yet".to_owned(),
+        );
+    }
+    if slot.wal_status == Some(WalStatus::Lost) || slot.invalidation_reason.is_some() {
+        let why =
+            slot.invalidation_reason.as_deref().unwrap_or("it fell behind max_slot_wal_keep_size");
+        return unusable(
+            format!("slot {name} is lost: {why}; changes since its position may be gone"),
+            format!(
+                "decide what to do about the changes in between, then run SELECT \
+                 pg_drop_replication_slot({}); and restart the daemon, which makes a new one",
+                literal(name)
+            ),
+        );
+    }
+    slot.confirmed_flush_lsn.map_or_else(
+        || {
+            unusable(
+                format!("slot {name} is not ready: it has no confirmed position"),
+                "wait until its creation has finished, or drop it".to_owned(),
+            )
+        },
+        Ok,
+    )
+}
+
+fn cannot_create(name: &str, error: &Error) -> Fault {
+    let fault = diagnosis::of_source(error);
+    if error.sqlstate() != Some(SqlState::INSUFFICIENT_PRIVILEGE) {
+        return Fault { what: format!("slot {name} cannot be created: {}", fault.what), ..fault };
+    }
+    let role = error.peer().map_or("the role", |peer| peer.user());
+    Fault::new(
+        Code::SourcePrivilege,
+        format!("the role may not create slot {name}: {}", fault.what),
+        format!("have a superuser run: ALTER ROLE {} REPLICATION;", identifier(role)),
+    )
+}
+
+async fn blocked(on: &mut Connection, name: &str) -> Fault {
+    let sql = "SELECT string_agg(holder, ', ') FROM (
+                 SELECT 'process ' || pid AS holder FROM pg_stat_activity
+                  WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+                 UNION ALL
+                 SELECT 'prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts) held";
+    let holders =
+        on.simple_query(sql).await.ok().and_then(|rows| rows.single().map(ToOwned::to_owned));
+    Fault::new(
+        Code::SlotBlocked,
+        format!(
+            "creating slot {name} waits for transactions that were open before it: {}",
+            holders.unwrap_or_else(|| "the server does not show whose".to_owned())
+        ),
+        "end them, or wait: SELECT pg_terminate_backend(PID) ends a process, ROLLBACK PREPARED 'GID' \
+         a prepared transaction",
+    )
+}
+
+/// The SQL that gives a pipeline what it needs, for somebody with more rights to run.
+///
+/// # Errors
+/// Where the source cannot be looked at.
+pub(super) async fn setup_sql(
+    on: &mut Connection,
+    settings: &config::settled::Pipeline,
+) -> Result<String, Fault> {
+    let source = &settings.source;
+    let captured = Captured::read(on, source).await?;
+    let role = identifier(on.peer().user());
+    let mut lines = vec![
+        format!("-- pipeline {}: what its role needs", settings.name),
+        format!("ALTER ROLE {role} LOGIN REPLICATION"),
+    ];
+    lines.push("-- what it captures; run by the owner of the tables".to_owned());
+    lines.extend(captured.statements(source));
+    if on.read_slot(&source.slot).await.map_err(|error| diagnosis::of_source(&error))?.is_none() {
+        lines.push("-- from where on; only after the publication is there".to_owned());
+        let slot = literal(&source.slot);
+        lines.push(format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput')"));
+    }
+    let end = |line: &String| {
+        if line.starts_with("--") { format!("{line}\n") } else { format!("{line};\n") }
+    };
+    Ok(lines.iter().map(end).collect())
+}

@@ -1,0 +1,389 @@
+//! What a running pipeline is doing, written by its owner and read by whoever asks.
+//!
+//! The owner writes plain numbers once a batch; nothing here is touched once a row. Readers never
+//! make the owner wait.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use waltide_core::lsn::Lsn;
+use waltide_core::pgoutput::PgTimestamp;
+
+use crate::fault::{Code, Fault};
+
+/// Microseconds from 1970 to 2000, where Postgres starts to count.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+
+/// "No commit in flight."
+const NONE: i64 = i64::MIN;
+
+/// What a pipeline is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has not yet reached its servers.
+    Starting,
+    /// Another daemon reads the slot; this one takes over when it is free.
+    Standby,
+    /// Changes flow, or would if there were any.
+    Streaming,
+    /// Something is in the way; it is tried again by itself.
+    Waiting(Fault),
+    /// It was asked to end and delivers what it holds.
+    Draining,
+    /// It does not go on without a decision.
+    Stopped(Fault),
+}
+
+impl State {
+    /// As metrics, logs and the API write it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Standby => "standby",
+            Self::Streaming => "streaming",
+            Self::Waiting(_) => "waiting",
+            Self::Draining => "draining",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    /// The names of all states.
+    pub const NAMES: &'static [&'static str] =
+        &["starting", "standby", "streaming", "waiting", "draining", "stopped"];
+}
+
+/// Rows published of one table, by what happened to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows that came to be.
+    pub inserts: u64,
+    /// Rows that changed.
+    pub updates: u64,
+    /// Rows that went.
+    pub deletes: u64,
+    /// Times the table was emptied.
+    pub truncates: u64,
+}
+
+impl Counts {
+    /// Adds what another count holds.
+    pub fn add(&mut self, more: Self) {
+        self.inserts += more.inserts;
+        self.updates += more.updates;
+        self.deletes += more.deletes;
+        self.truncates += more.truncates;
+    }
+
+    /// The counts with the letters of their operations.
+    #[must_use]
+    pub const fn by_op(&self) -> [(&'static str, u64); 4] {
+        [("c", self.inserts), ("u", self.updates), ("d", self.deletes), ("t", self.truncates)]
+    }
+}
+
+/// What is known of the slot on the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotHealth {
+    /// Bytes of WAL the server keeps for it.
+    pub retained_bytes: Option<u64>,
+    /// Bytes that may still be written before it is lost; none where there is no limit.
+    pub safe_bytes: Option<i64>,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+}
+
+#[derive(Debug)]
+struct Slow {
+    state: State,
+    since: SystemTime,
+    tables: BTreeMap<String, Counts>,
+    errors: BTreeMap<&'static str, (Code, u64)>,
+    slot: SlotHealth,
+}
+
+/// One pipeline, as seen from outside.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    started: Instant,
+    received: AtomicU64,
+    durable: AtomicU64,
+    server_end: AtomicU64,
+    oldest_commit_us: AtomicI64,
+    contact_ms: AtomicU64,
+    caught_up_ms: AtomicU64,
+    clock_ahead_us: AtomicI64,
+    wal_bytes: AtomicU64,
+    records: AtomicU64,
+    record_bytes: AtomicU64,
+    in_flight: AtomicU64,
+    retries: AtomicU64,
+    slow: Mutex<Slow>,
+}
+
+impl Pipeline {
+    /// A pipeline that has just been started.
+    #[must_use]
+    pub fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            started: Instant::now(),
+            received: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            server_end: AtomicU64::new(0),
+            oldest_commit_us: AtomicI64::new(NONE),
+            contact_ms: AtomicU64::new(0),
+            caught_up_ms: AtomicU64::new(0),
+            clock_ahead_us: AtomicI64::new(0),
+            wal_bytes: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            slow: Mutex::new(Slow {
+                state: State::Starting,
+                since: SystemTime::now(),
+                tables: BTreeMap::new(),
+                errors: BTreeMap::new(),
+                slot: SlotHealth::default(),
+            }),
+        })
+    }
+
+    fn slow(&self) -> MutexGuard<'_, Slow> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.slow().state.clone()
+    }
+
+    /// Since when.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.slow().since
+    }
+
+    /// Enters a state. The same failure again is not a new one.
+    pub fn enter(&self, state: State) {
+        let mut slow = self.slow();
+        if let State::Waiting(fault) | State::Stopped(fault) = &state {
+            let code = fault.code;
+            slow.errors.entry(code.id()).or_insert((code, 0)).1 += 1;
+        }
+        if slow.state != state {
+            slow.since = SystemTime::now();
+            slow.state = state;
+        }
+    }
+
+    /// What is in the way, where something is.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<Fault> {
+        match self.state() {
+            State::Waiting(fault) | State::Stopped(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// Failures so far, by code.
+    #[must_use]
+    pub fn errors(&self) -> Vec<(Code, u64)> {
+        self.slow().errors.values().copied().collect()
+    }
+
+    /// Notes one more attempt after a failure.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Relaxed);
+    }
+
+    /// Attempts after failures.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Relaxed)
+    }
+
+    /// Adds what a batch published of tables.
+    pub fn published(&self, tables: impl IntoIterator<Item = (String, Counts)>) {
+        let mut slow = self.slow();
+        for (table, counts) in tables {
+            slow.tables.entry(table).or_default().add(counts);
+        }
+    }
+
+    /// What was published so far, by table.
+    #[must_use]
+    pub fn tables(&self) -> BTreeMap<String, Counts> {
+        self.slow().tables.clone()
+    }
+
+    /// What the server says of the slot.
+    pub fn slot_seen(&self, slot: SlotHealth, server_end: Lsn) {
+        self.server_end.fetch_max(server_end.0, Relaxed);
+        self.slow().slot = slot;
+    }
+
+    /// What the server last said of the slot.
+    #[must_use]
+    pub fn slot(&self) -> SlotHealth {
+        self.slow().slot.clone()
+    }
+
+    /// The server was heard: it has sent up to there, and its clock read so when it did.
+    pub fn heard(&self, server_end: Lsn, server_clock: PgTimestamp) {
+        self.server_end.fetch_max(server_end.0, Relaxed);
+        self.clock_ahead_us.store(server_clock.0 - now().0, Relaxed);
+        self.contact_ms.store(self.uptime_ms(), Relaxed);
+    }
+
+    /// Where the pipeline stands after a batch.
+    pub fn progress(
+        &self,
+        received: Lsn,
+        durable: Lsn,
+        oldest_commit: Option<PgTimestamp>,
+        in_flight: usize,
+    ) {
+        self.received.store(received.0, Relaxed);
+        self.durable.store(durable.0, Relaxed);
+        self.oldest_commit_us.store(oldest_commit.map_or(NONE, |at| at.0), Relaxed);
+        self.in_flight.store(in_flight as u64, Relaxed);
+        if durable.0 >= self.server_end.load(Relaxed) {
+            self.caught_up_ms.store(self.uptime_ms(), Relaxed);
+        }
+    }
+
+    /// Adds what a batch read and wrote.
+    pub fn moved(&self, wal_bytes: u64, records: u64, record_bytes: u64) {
+        self.wal_bytes.fetch_add(wal_bytes, Relaxed);
+        self.records.fetch_add(records, Relaxed);
+        self.record_bytes.fetch_add(record_bytes, Relaxed);
+    }
+
+    /// Bytes read from the source.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal_bytes.load(Relaxed)
+    }
+
+    /// Records handed to Kafka, and their bytes.
+    #[must_use]
+    pub fn records(&self) -> (u64, u64) {
+        (self.records.load(Relaxed), self.record_bytes.load(Relaxed))
+    }
+
+    /// Records that wait for their acknowledgement.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Up to where the stream was received.
+    #[must_use]
+    pub fn received(&self) -> Lsn {
+        Lsn(self.received.load(Relaxed))
+    }
+
+    /// Up to where everything is delivered.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Relaxed))
+    }
+
+    /// How far the server is ahead of what is delivered.
+    #[must_use]
+    pub fn lag_bytes(&self) -> u64 {
+        Lsn(self.server_end.load(Relaxed)).bytes_since(self.durable())
+    }
+
+    /// How old what a consumer sees is.
+    ///
+    /// The age of the oldest commit in flight by the server's clock; zero when everything the
+    /// server has is delivered; the time since we last heard of the server while it is away; and,
+    /// while it is ahead of what it has sent, the time since we had caught up.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        let uptime_ms = self.uptime_ms();
+        let since =
+            |ms: &AtomicU64| Duration::from_millis(uptime_ms.saturating_sub(ms.load(Relaxed)));
+        if !matches!(self.state(), State::Streaming | State::Draining) {
+            return since(&self.contact_ms);
+        }
+        let oldest_us = self.oldest_commit_us.load(Relaxed);
+        if oldest_us != NONE {
+            let server_now_us = now().0.saturating_add(self.clock_ahead_us.load(Relaxed));
+            return Duration::from_micros(
+                u64::try_from(server_now_us.saturating_sub(oldest_us)).unwrap_or(0),
+            );
+        }
+        if self.lag_bytes() == 0 { Duration::ZERO } else { since(&self.caught_up_ms) }
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Our clock, as Postgres counts.
+#[must_use]
+pub fn now() -> PgTimestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    PgTimestamp(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH_US)
+}
+
+/// A Postgres time as a Kafka record's timestamp.
+#[must_use]
+pub const fn unix_ms(time: PgTimestamp) -> i64 {
+    time.0.saturating_add(POSTGRES_EPOCH_US).div_euclid(1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault() -> Fault {
+        Fault::new(Code::KafkaUnreachable, "no broker answers", "start one")
+    }
+
+    #[test]
+    fn lag_is_zero_when_all_the_server_has_is_delivered() {
+        let pipeline = Pipeline::new("shop");
+        pipeline.enter(State::Streaming);
+        pipeline.heard(Lsn(100), now());
+        pipeline.progress(Lsn(100), Lsn(100), None, 0);
+        assert_eq!((pipeline.lag_bytes(), pipeline.lag()), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn lag_is_the_age_of_the_oldest_commit_in_flight_by_the_servers_clock() {
+        let pipeline = Pipeline::new("shop");
+        pipeline.enter(State::Streaming);
+        let hour_ahead = PgTimestamp(now().0 + 3_600_000_000);
+        pipeline.heard(Lsn(100), hour_ahead);
+        pipeline.progress(Lsn(100), Lsn(50), Some(PgTimestamp(hour_ahead.0 - 5_000_000)), 1);
+        assert_eq!(pipeline.lag().as_secs(), 5);
+        assert_eq!(pipeline.lag_bytes(), 50);
+    }
+
+    #[test]
+    fn the_same_failure_again_counts_but_does_not_restart_its_clock() {
+        let pipeline = Pipeline::new("shop");
+        pipeline.enter(State::Waiting(fault()));
+        let since = pipeline.since();
+        pipeline.enter(State::Waiting(fault()));
+        assert_eq!(pipeline.since(), since);
+        assert_eq!(pipeline.errors(), [(Code::KafkaUnreachable, 2)]);
+    }
+
+    #[test]
+    fn a_commit_time_becomes_milliseconds_since_1970_also_before_it() {
+        assert_eq!(unix_ms(PgTimestamp(0)), 946_684_800_000);
+        assert_eq!(unix_ms(PgTimestamp(-POSTGRES_EPOCH_US - 1)), -1);
+    }
+}

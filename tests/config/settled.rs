@@ -1,0 +1,257 @@
+//! What a configuration comes to.
+
+use std::path::{Path, PathBuf};
+
+use waltide::config::settled::{Columns, Envelope, LogFormat, LogLevel, Profile, RegistryLogin};
+use waltide::config::{Credential, Environment, Kind, TableName, json_schema};
+
+use super::{DESIGN, MINIMAL, TemporaryFile, errors, load, load_with, minimal_with};
+
+#[test]
+fn the_example_of_the_design_means_what_it_says() {
+    let loaded = load(DESIGN);
+    assert_eq!(loaded.warnings, []);
+    let [shop] = loaded.config.pipelines.as_slice() else { panic!("one pipeline") };
+    assert_eq!(shop.name, "shop");
+    assert_eq!(shop.source.url.expose(), "postgres://waltide@db:5432/shop");
+    assert_eq!(shop.source.slot, "waltide_shop");
+    assert_eq!(shop.source.publication, "waltide_shop");
+    assert!(shop.source.captures("public", "orders"));
+    assert!(!shop.source.captures("audit", "orders"));
+    assert_eq!(shop.kafka.bootstrap_servers, "kafka:9092");
+    let orders = TableName { schema: "public".into(), table: "orders".into() };
+    assert_eq!(shop.topic_of(&orders), "shop.public.orders");
+    assert!(shop.kafka.properties.is_empty());
+    assert_eq!(shop.registry.url, "http://registry:8081");
+    assert_eq!(shop.registry.login, RegistryLogin::None);
+    assert_eq!((shop.profile, shop.envelope), (Profile::Waltide, Envelope::Full));
+    assert_eq!(shop.spool_directory(), Path::new("/var/lib/waltide/shop"));
+    assert_eq!(loaded.config.http.listen.to_string(), "127.0.0.1:9464");
+}
+
+#[test]
+fn a_snapshot_that_is_asked_for_is_refused_with_the_way_out() {
+    let text = DESIGN.replace("snapshot: never", "snapshot: initial");
+    let errors = errors(&text);
+    let [error] = errors.iter().as_slice() else { panic!("{errors}") };
+    assert_eq!(error.kind, Kind::Unavailable);
+    assert_eq!(error.key, "pipelines.shop.snapshot");
+    assert_eq!(error.place.line(), Some(18));
+    assert!(error.help.as_deref().unwrap().contains("`snapshot: never`"), "{error}");
+}
+
+#[test]
+fn exactly_once_is_refused_as_not_available() {
+    let errors = errors(&minimal_with("", "delivery: exactly_once"));
+    let [error] = errors.iter().as_slice() else { panic!("{errors}") };
+    assert_eq!(error.kind, Kind::Unavailable);
+    assert!(error.message.contains("not available in this version"));
+}
+
+#[test]
+fn without_a_word_on_snapshots_there_is_none_and_a_warning() {
+    let loaded = load(&MINIMAL.replace("    snapshot: never\n", ""));
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert_eq!(warning.key, "pipelines.shop.snapshot");
+    assert!(warning.to_string().contains("`shop` publishes no rows that were there"));
+}
+
+#[test]
+fn the_defaults_of_the_smallest_file_are_those_of_the_design() {
+    let minimal = load(MINIMAL);
+    assert_eq!(minimal.config, load(DESIGN).config);
+    assert_eq!(minimal.config.log.level, LogLevel::Info);
+    assert_eq!(minimal.config.log.format, LogFormat::Auto);
+    assert!(minimal.config.pipelines[0].source.binary);
+}
+
+#[test]
+fn the_examples_hold() {
+    let secret = TemporaryFile::new("example", "a secret\n");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("/run/secrets/kafka-password", secret.path());
+        let variables = [("SHOP_PASSWORD", "one"), ("BILLING_PASSWORD", "two")];
+        let loaded = load_with(&text, &variables);
+        assert_eq!(loaded.warnings, [], "{}", path.display());
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn what_two_pipelines_share_is_written_once() {
+    let text = include_str!("../../examples/two-pipelines.yaml");
+    let loaded = load_with(text, &[("SHOP_PASSWORD", "one"), ("BILLING_PASSWORD", "two")]);
+    let [shop, billing] = loaded.config.pipelines.as_slice() else { panic!("two pipelines") };
+    assert_eq!(shop.kafka.replication_factor, Some(3));
+    assert_eq!(shop.kafka.partitions, None);
+    assert_eq!(billing.kafka.replication_factor, Some(3));
+    assert_eq!(billing.kafka.partitions, Some(6));
+    assert_eq!(billing.kafka.bootstrap_servers, "kafka:9092");
+    assert_eq!(billing.registry, shop.registry);
+    assert_eq!(billing.source.slot, "waltide_billing");
+}
+
+#[test]
+fn a_dash_in_a_name_is_an_underscore_in_slot_and_publication() {
+    let loaded = load(&MINIMAL.replace("  shop:", "  shop-eu:"));
+    let pipeline = &loaded.config.pipelines[0];
+    assert_eq!(pipeline.name, "shop-eu");
+    assert_eq!(pipeline.source.slot, "waltide_shop_eu");
+    assert_eq!(pipeline.source.publication, "waltide_shop_eu");
+}
+
+#[test]
+fn scalars_keep_the_text_they_were_typed_with() {
+    let lines = "properties:\n  client.id: 007\n  socket.nagle.disable: true\n  linger.ms: 1.50";
+    let loaded = load(&minimal_with("kafka", lines));
+    let properties = &loaded.config.pipelines[0].kafka.properties;
+    assert_eq!(properties["client.id"].expose(), "007");
+    assert_eq!(properties["socket.nagle.disable"].expose(), "true");
+    assert_eq!(properties["linger.ms"].expose(), "1.50");
+}
+
+#[test]
+fn options_of_a_table_say_topic_key_and_columns() {
+    let lines = "table_options:\n  public.orders:\n    topic: orders\n    key: [b, a]\n    exclude_columns: [c]\n  \
+                 public.lines: {include_columns: [a]}";
+    let loaded = load(&minimal_with("", lines));
+    let shop = &loaded.config.pipelines[0];
+    let name = |table: &str| TableName { schema: "public".into(), table: table.into() };
+    let orders = &shop.table_options[&name("orders")];
+    assert_eq!(orders.key, ["b", "a"]);
+    assert_eq!(orders.columns, Columns::Except(vec!["c".into()]));
+    assert_eq!(shop.table_options[&name("lines")].columns, Columns::Only(vec!["a".into()]));
+    assert_eq!(shop.topic_of(&name("orders")), "orders");
+    assert_eq!(shop.topic_of(&name("lines")), "shop.public.lines");
+}
+
+#[test]
+fn a_password_file_is_read_when_it_is_needed_and_not_before() {
+    let loaded = load(&minimal_with("source", "password_file: /not/there"));
+    let Some(Credential::File(path)) = &loaded.config.pipelines[0].source.password else {
+        panic!("a file");
+    };
+    assert_eq!(path, &PathBuf::from("/not/there"));
+
+    let file = TemporaryFile::new("password", "one\n");
+    let credential = Credential::File(file.path().into());
+    assert_eq!(credential.read().unwrap().expose(), "one");
+    std::fs::write(file.path(), "two\r\n").unwrap();
+    assert_eq!(credential.read().unwrap().expose(), "two");
+}
+
+#[test]
+fn the_password_of_the_environment_is_the_last_resort() {
+    let password = |text: &str| {
+        let loaded = load_with(text, &[("PGPASSWORD", "from outside")]);
+        loaded.config.pipelines[0].source.password.clone()
+    };
+    let Some(Credential::Inline(secret)) = password(MINIMAL) else { panic!("inline") };
+    assert_eq!(secret.expose(), "from outside");
+    assert_eq!(password(&MINIMAL.replace("waltide@", "waltide:own@")), None);
+    let file = password(&minimal_with("source", "password_file: /f"));
+    assert_eq!(file, Some(Credential::File("/f".into())));
+}
+
+#[test]
+fn the_registry_knows_users_and_bearers() {
+    let login = |lines: &str| {
+        load(&minimal_with("registry", lines)).config.pipelines[0].registry.login.clone()
+    };
+    let user = login("username: u\npassword_file: /f");
+    let file = Credential::File("/f".into());
+    assert_eq!(user, RegistryLogin::Basic { username: "u".into(), password: file.clone() });
+    assert_eq!(login("token_file: /f"), RegistryLogin::Bearer(file));
+
+    let text = MINIMAL.replace("http://registry:8081", "https://u%40x:p%3A@registry/path/");
+    let registry = load(&text).config.pipelines[0].registry.clone();
+    assert_eq!(registry.url, "https://registry/path");
+    let RegistryLogin::Basic { username, password: Credential::Inline(password) } = registry.login
+    else {
+        panic!("a user")
+    };
+    assert_eq!((username.as_str(), password.expose()), ("u@x", "p:"));
+}
+
+#[test]
+fn what_is_shown_is_whole_marked_and_can_be_read_again() {
+    let loaded = load_with(
+        include_str!("../../examples/two-pipelines.yaml"),
+        &[("SHOP_PASSWORD", "one"), ("BILLING_PASSWORD", "two"), ("WALTIDE_LOG__LEVEL", "debug")],
+    );
+    let shown = loaded.show();
+    assert!(shown.contains("slot: waltide_shop  "), "{shown}");
+    assert!(shown.lines().any(|line| line.contains("slot:") && line.ends_with("# default")));
+    assert!(shown.contains("# WALTIDE_LOG__LEVEL"));
+    let mut again = load(&shown).config;
+    // What is masked cannot come back.
+    for (pipeline, original) in again.pipelines.iter_mut().zip(&loaded.config.pipelines) {
+        assert!(pipeline.source.url.expose().contains("waltide:********@"));
+        pipeline.source.url = original.source.url.clone();
+    }
+    assert_eq!(again, loaded.config);
+}
+
+#[test]
+fn everything_the_full_example_says_is_shown_again() {
+    let secret = TemporaryFile::new("full", "hidden");
+    let text = include_str!("../../examples/full.yaml");
+    let loaded = load(&text.replace("/run/secrets/kafka-password", secret.path()));
+    let shown = loaded.show();
+    assert!(!shown.contains("# default"), "{shown}");
+    let mut again = load(&shown).config;
+    let kafka = &mut again.pipelines[0].kafka;
+    let password = loaded.config.pipelines[0].kafka.properties["sasl.password"].clone();
+    kafka.properties.insert("sasl.password".into(), password);
+    assert_eq!(again, loaded.config);
+}
+
+#[test]
+fn the_schema_has_every_key_and_the_defaults_that_hold() {
+    let schema = json_schema();
+    let group = |path: &str| {
+        schema.pointer(path).and_then(|group| group.as_object()).unwrap_or_else(|| panic!("{path}"))
+    };
+    let pipeline = "/properties/pipelines/additionalProperties/properties";
+    let shown = load(MINIMAL).show();
+    for path in [
+        pipeline.to_owned(),
+        format!("{pipeline}/source/properties"),
+        format!("{pipeline}/kafka/properties"),
+        format!("{pipeline}/registry/properties"),
+        "/properties/http/properties".to_owned(),
+        "/properties/log/properties".to_owned(),
+    ] {
+        for (name, key) in group(&path) {
+            let Some(default) = key.get("default") else { continue };
+            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            let line =
+                shown.lines().find(|line| line.trim_start().starts_with(&format!("{name}:")));
+            let line = line.unwrap_or_else(|| panic!("{name} is not shown:\n{shown}"));
+            let value = line.trim_start()[name.len() + 1..].trim_start();
+            let value = value.trim_start_matches('"');
+            assert!(value.starts_with(&default), "{name}: {default} is documented, {value} holds");
+        }
+    }
+    assert!(schema.to_string().contains("\"additionalProperties\":false"));
+    assert!(!schema.to_string().contains("exactly_once"), "only what this version takes");
+}
+
+#[test]
+fn a_file_and_no_file_are_both_loaded() {
+    let file = TemporaryFile::new("load.yaml", MINIMAL);
+    let path = Path::new(file.path());
+    let loaded = waltide::config::load(Some(path), &Environment::default()).unwrap();
+    assert_eq!(loaded.config, load(MINIMAL).config);
+
+    let errors = waltide::config::load(None, &Environment::default()).unwrap_err();
+    assert!(errors.to_string().contains("`pipelines` is missing"), "{errors}");
+}
