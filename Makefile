@@ -1,0 +1,40 @@
+# `make help` lists what there is: each target that has a description behind two hashes.
+.DEFAULT_GOAL := help
+.PHONY: help deps servers check test test-full fuzz deny clean
+
+CARGO ?= cargo
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+# cargo-fuzz asks for a nightly compiler; this lets the stable one do.
+FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## look for what is needed to build and test, and install what is missing
+	@scripts/deps.sh
+
+servers: deps ## real Postgres, Kafka and registry with their addresses; Ctrl-C ends them
+	$(CARGO) run --quiet --locked --package waltide-stack -- up
+
+check: deps ## formatting, lints and documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+test: check ## check, then all tests, against real servers
+	$(CARGO) test --workspace --locked
+
+test-full: test deny fuzz ## test, deny, and each fuzz target for a while
+
+fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60)
+	@command -v cargo-fuzz >/dev/null || { echo "fuzz: cargo install --locked cargo-fuzz" >&2; exit 1; }
+	targets=$$($(FUZZ) list) && for target in $$targets; do \
+		$(FUZZ) run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+deny: ## licences, advisories and sources of all dependencies
+	@command -v cargo-deny >/dev/null || { echo "deny: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check
+
+clean: ## remove what was built; the servers' cache stays
+	$(CARGO) clean
