@@ -75,6 +75,9 @@ trap clean_up HUP INT TERM
 
 while read -r home; do
     (
+        # Whoever dies between us and a server hides that server from us. When our process dies
+        # while a server is frozen, the kernel hangs up on the whole group, so this is no theory.
+        trap '' HUP INT QUIT TERM
         sh "$home/run" >>"$home/log" 2>&1
         printf '%s\n' "$?" >"$home/exit.new"
         mv "$home/exit.new" "$home/exit"

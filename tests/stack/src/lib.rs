@@ -175,6 +175,14 @@ impl Stack {
     }
 }
 
+/// Fetches the servers' files now rather than when the first server is needed.
+///
+/// # Errors
+/// When Maven or a tool it needs fails, with what it said.
+pub fn fetch() -> Result<(), Error> {
+    artifacts::servers().map(|_| ())
+}
+
 /// An address from the environment; an empty one is none.
 fn given(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())

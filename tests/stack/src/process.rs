@@ -119,8 +119,8 @@ impl Drop for Process {
     }
 }
 
-/// The script that becomes the program. The shell starts its children with SIGINT and SIGQUIT
-/// ignored and has no way back, so Perl restores them.
+/// The script that becomes the program. The keeper starts its children with some signals ignored,
+/// and a shell has no way back, so Perl restores them.
 fn script(home: &Home, command: &Command) -> String {
     let mut script = String::new();
     let mut line = |words: &[&str]| {
@@ -141,7 +141,7 @@ fn script(home: &Home, command: &Command) -> String {
     }
     let arguments: Vec<String> = command.get_args().map(quoted).collect();
     line(&[
-        "exec perl -e '$SIG{INT} = $SIG{QUIT} = q(DEFAULT); exec { $ARGV[0] } @ARGV; ",
+        "exec perl -e '$SIG{$_} = q(DEFAULT) for qw(HUP INT QUIT TERM); exec { $ARGV[0] } @ARGV; ",
         "die qq($ARGV[0]: $!\\n)' ",
         &quoted(command.get_program()),
         " ",

@@ -138,6 +138,11 @@ impl Server {
     #[track_caller]
     pub(crate) fn kill(&self) {
         self.check_private();
+        self.discard();
+    }
+
+    /// Kills it whoever uses it: its own end has come.
+    pub(crate) fn discard(&self) {
         if let Some(process) = self.process().take() {
             process.kill();
         }

@@ -226,6 +226,20 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.server.discard();
+        // The seventh line of the pid file names the System V segment that a killed postmaster
+        // leaves behind; Perl has the call to remove it.
+        let file = fs::read_to_string(self.data_directory().join("postmaster.pid"));
+        let line = file.as_ref().ok().and_then(|text| text.lines().nth(6));
+        if let Some(segment) = line.and_then(|line| line.split_whitespace().nth(1)) {
+            let mut command = Command::new("perl");
+            let _ = command.args(["-e", "shmctl($ARGV[0], 0, 0)", segment]).status();
+        }
+    }
+}
+
 /// A copy that only the server user can read, as Postgres demands of keys.
 fn copy_secret(source: &Path, copy: &Path) -> Result<(), Error> {
     fs::copy(source, copy).map_err(Error::because(source.display()))?;

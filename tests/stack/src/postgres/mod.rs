@@ -113,7 +113,7 @@ struct Inner {
 #[derive(Debug)]
 enum Kind {
     Ours(Box<Cluster>),
-    External(Box<Config>, String),
+    External(String),
 }
 
 impl Postgres {
@@ -123,9 +123,9 @@ impl Postgres {
     }
 
     pub(crate) fn external(version: Version, url: &str) -> Result<Self, Error> {
-        let config =
-            url.parse().map_err(Error::because(format!("WALTIDE_TEST_PG{version}_URL")))?;
-        Ok(Self::new(version, Kind::External(Box::new(config), url.to_owned())))
+        let parsed: Result<Config, _> = url.parse();
+        parsed.map_err(Error::because(format!("WALTIDE_TEST_PG{version}_URL")))?;
+        Ok(Self::new(version, Kind::External(url.to_owned())))
     }
 
     fn new(version: Version, server: Kind) -> Self {
@@ -150,7 +150,7 @@ impl Postgres {
                 let password = password.map(|it| format!(":{it}")).unwrap_or_default();
                 format!("postgres://{role}{password}@127.0.0.1:{}/{database}", cluster.port())
             }
-            Kind::External(_, url) => external_url(url, role, password, database),
+            Kind::External(url) => external_url(url, role, password, database),
         }
     }
 
@@ -311,7 +311,7 @@ impl Postgres {
     fn open(&self, database: &str, lost: Lost) -> Result<Session, Error> {
         let mut config = match &self.0.server {
             Kind::Ours(cluster) => cluster.socket_config(),
-            Kind::External(config, _) => (**config).clone(),
+            Kind::External(url) => url.parse().map_err(Error::because("not a URL"))?,
         };
         Session::open(config.dbname(database).connect_timeout(CONNECT_TIMEOUT), lost)
     }
