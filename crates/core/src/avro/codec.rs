@@ -3,6 +3,7 @@
 //! A codec is compiled from a type and knows the one Avro type that it writes; a slot adds
 //! whether there may be none.
 
+use super::debezium_codec::DebeziumCodec;
 use super::notes::{Notes, Path};
 use super::{made, wire};
 use crate::value::form::Form;
@@ -94,6 +95,8 @@ pub(crate) enum Codec {
     Range(Box<Slot>),
     /// An array of ranges, of bounds such as these.
     Multirange(Box<Slot>),
+    /// As Debezium writes it.
+    Debezium(DebeziumCodec),
 }
 
 /// How an array is sent.
@@ -169,7 +172,7 @@ impl Slot {
 
 impl Codec {
     #[inline]
-    fn write(
+    pub(crate) fn write(
         &self,
         datum: Datum<'_>,
         path: &Path<'_>,
@@ -251,6 +254,7 @@ impl Codec {
             Self::Composite(attributes) => made::composite(attributes, datum, path, notes, out),
             Self::Range(bound) => made::range(bound, datum, path, notes, out),
             Self::Multirange(bound) => made::multirange(bound, datum, path, notes, out),
+            Self::Debezium(codec) => codec.write(datum, notes, out),
             _ => Err(Fault::Malformed("type that is made of others")),
         }
     }
@@ -298,6 +302,7 @@ impl Codec {
             Self::Interval => Scalar::Interval,
             Self::Printed(scalar) => *scalar,
             Self::Hstore => Scalar::Hstore,
+            Self::Debezium(codec) => codec.scalar(),
             // Text that is no UTF-8 is shown as its bytes.
             _ => Scalar::Text,
         }

@@ -1,16 +1,13 @@
 //! Rows become bytes. On the row path: nothing here allocates, locks or looks up by name.
 
-use super::codec::Slot;
 use super::error::{DataError, Problem};
 use super::key::MAX_COLUMNS;
 use super::notes::{Notes, Path};
 use super::options::Envelope;
-use super::plan::{Column, Plan};
-use super::record::{Record, RecordMeta, Records, Snapshot, Written};
-use super::wire;
+use super::plan::{ColumnPlan, Plan};
+use super::record::{Record, RecordMeta, Records, Written};
 use crate::change::Row;
-use crate::pgoutput::{Field, OldTuple, PgTimestamp, Tuple};
-use crate::value::time::EPOCH_US;
+use crate::pgoutput::{Field, OldTuple, Tuple};
 use crate::value::{Datum, Fault};
 
 /// A fault and the column it is in, before it is told with names.
@@ -124,12 +121,12 @@ impl Plan {
         }
         for (position, field) in self.key.iter().zip(fields) {
             let Some(column) = self.columns.get(*position) else { continue };
-            let Some(slot) = &column.slot else { continue };
+            let Some(plan) = &column.plan else { continue };
             let path = Path::name(None, &column.field);
             let written = match field {
-                Field::Binary(bytes) => slot.write(Datum::Binary(bytes), &path, notes, out),
-                Field::Text(text) => slot.write(Datum::Text(text), &path, notes, out),
-                Field::Null => slot.write_null(out),
+                Field::Binary(bytes) => plan.slot.write(Datum::Binary(bytes), &path, notes, out),
+                Field::Text(text) => plan.slot.write(Datum::Text(text), &path, notes, out),
+                Field::Null => plan.slot.write_null(out),
                 Field::Unchanged => {
                     return Err(At { column: Some(*position), problem: Problem::Unchanged });
                 }
@@ -190,7 +187,7 @@ impl Plan {
             return Written::Null;
         }
         out.extend_from_slice(&[0, 0]);
-        self.tail(b't', false, meta, notes, out);
+        self.write_tail(b't', false, meta, notes, out);
         Written::Value
     }
 
@@ -215,15 +212,12 @@ impl Plan {
     }
 
     fn flat(&self, record: &Record<'_>, notes: &mut Notes, out: &mut Vec<u8>) -> Result<bool, At> {
-        match *record {
-            Record::Read(new) => self.row(new, None, None, notes, out),
-            Record::Create { old, new } | Record::Update { old, new } => {
-                self.row(new, full(old), None, notes, out)
-            }
-            Record::Delete(old) | Record::Tombstone(old) => {
-                self.row(row_of(old), None, None, notes, out)
-            }
-        }
+        let image = match *record {
+            Record::Read(new) => Image::after(new, None),
+            Record::Create { old, new } | Record::Update { old, new } => Image::after(new, old),
+            Record::Delete(old) | Record::Tombstone(old) => Image::before(old),
+        };
+        self.row(image, None, notes, out)
     }
 
     fn full(
@@ -234,9 +228,9 @@ impl Plan {
         out: &mut Vec<u8>,
     ) -> Result<bool, At> {
         let (op, before, after) = match *record {
-            Record::Read(new) => (b'r', None, Some((new, None))),
-            Record::Create { old, new } => (b'c', None, Some((new, full(old)))),
-            Record::Update { old, new } => (b'u', old, Some((new, full(old)))),
+            Record::Read(new) => (b'r', None, Some(Image::after(new, None))),
+            Record::Create { old, new } => (b'c', None, Some(Image::after(new, old))),
+            Record::Update { old, new } => (b'u', old, Some(Image::after(new, old))),
             Record::Delete(old) | Record::Tombstone(old) => (b'd', Some(old), None),
         };
         let mut fits = true;
@@ -245,118 +239,59 @@ impl Plan {
             Some(old) => {
                 out.push(2);
                 let path = Path::name(None, "before");
-                fits = self.row(row_of(old), None, Some(&path), notes, out)?;
+                fits = self.row(Image::before(old), Some(&path), notes, out)?;
             }
         }
         match after {
             None => out.push(0),
-            Some((new, old)) => {
+            Some(image) => {
                 out.push(2);
                 let path = Path::name(None, "after");
-                fits = fits && self.row(new, old, Some(&path), notes, out)?;
+                fits = fits && self.row(image, Some(&path), notes, out)?;
             }
         }
         let before_is_key = matches!(before, Some(OldTuple::Key(_)));
-        self.tail(op, before_is_key, meta, notes, out);
+        self.write_tail(op, before_is_key, meta, notes, out);
         Ok(fits)
     }
 
     /// Appends a row; false where it outgrew what is allowed.
     fn row(
         &self,
-        tuple: Tuple<'_>,
-        old: Option<Tuple<'_>>,
+        image: Image<'_>,
         path: Option<&Path<'_>>,
         notes: &mut Notes,
         out: &mut Vec<u8>,
     ) -> Result<bool, At> {
-        self.check(tuple)?;
+        self.check(image.tuple)?;
         let limit = out.len().saturating_add(self.max_row_bytes);
-        let mut olds = old.map(|old| old.fields());
-        for (position, (column, field)) in self.columns.iter().zip(tuple.fields()).enumerate() {
+        let mut olds = image.old.map(|old| old.fields());
+        let fields = image.tuple.fields();
+        for (position, (column, field)) in self.columns.iter().zip(fields).enumerate() {
             let old = olds.as_mut().and_then(Iterator::next);
-            let Some(slot) = &column.slot else { continue };
+            let Some(plan) = &column.plan else { continue };
             let field = match (field, old) {
                 (Field::Unchanged, Some(old)) => old,
                 (field, _) => field,
             };
-            self.field(position, column, slot, field, path, notes, out)?;
+            let path = Path::name(path, &column.field);
+            let written = match field {
+                Field::Binary(bytes) => plan.slot.write(Datum::Binary(bytes), &path, notes, out),
+                Field::Text(text) => plan.slot.write(Datum::Text(text), &path, notes, out),
+                Field::Null => plan.write_null(image.key_only, out),
+                Field::Unchanged => {
+                    notes.note_unchanged(position);
+                    plan.write_unchanged(out)
+                        .map_err(|problem| At { column: Some(position), problem })?;
+                    Ok(())
+                }
+            };
+            written.map_err(|fault| At::column(position, fault))?;
             if out.len() > limit {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the row path's state, on the stack")]
-    #[inline]
-    fn field(
-        &self,
-        position: usize,
-        column: &Column,
-        slot: &Slot,
-        field: Field<'_>,
-        path: Option<&Path<'_>>,
-        notes: &mut Notes,
-        out: &mut Vec<u8>,
-    ) -> Result<(), At> {
-        let path = Path::name(path, &column.field);
-        let written = match field {
-            Field::Binary(bytes) => slot.write(Datum::Binary(bytes), &path, notes, out),
-            Field::Text(text) => slot.write(Datum::Text(text), &path, notes, out),
-            Field::Null => slot.write_null(out),
-            Field::Unchanged => {
-                notes.note_unchanged(position);
-                let unchanged = At { column: Some(position), problem: Problem::Unchanged };
-                return slot.write_null(out).map_err(|_| unchanged);
-            }
-        };
-        written.map_err(|fault| At::column(position, fault))
-    }
-
-    /// Appends all that follows `before` and `after`.
-    fn tail(
-        &self,
-        op: u8,
-        before_is_key: bool,
-        meta: &RecordMeta<'_>,
-        notes: &Notes,
-        out: &mut Vec<u8>,
-    ) {
-        out.extend_from_slice(&self.source_head);
-        wire::boolean(out, meta.snapshot != Snapshot::No);
-        let position = meta.position;
-        wire::long(out, position.commit_lsn.0.0.cast_signed());
-        wire::long(out, position.ordinal.cast_signed());
-        wire::long(out, position.sub_index.into());
-        wire::long(out, meta.lsn.0.cast_signed());
-        optional(out, meta.transaction, |out, transaction| {
-            wire::long(out, transaction.xid.0.into());
-        });
-        optional(out, meta.origin, |out, (name, _)| wire::bytes(out, name.as_bytes()));
-        optional(out, meta.transaction.zip(meta.order), |out, (transaction, order)| {
-            let _ = wire::sized(out, |out| {
-                crate::value::put!(out, "{}:{}", transaction.xid.0, transaction.commit_lsn.0);
-                Ok::<_, Fault>(())
-            });
-            wire::long(out, order.total.cast_signed());
-            wire::long(out, order.in_table.cast_signed());
-        });
-        out.extend_from_slice(&[2, op]);
-        let time = meta.transaction.map_or(meta.now, |transaction| transaction.commit_time);
-        wire::long(out, unix_us(time));
-        wire::boolean(out, before_is_key);
-        let unchanged = notes.unchanged();
-        if unchanged.len() > 0 {
-            wire::size(out, unchanged.len());
-            for column in unchanged {
-                let field = self.columns.get(column).map_or("", |column| &column.field);
-                wire::bytes(out, field.as_bytes());
-            }
-        }
-        out.push(0);
-        notes.write_unrepresentable(out);
-        notes.write_shapes(out);
     }
 
     #[inline]
@@ -386,26 +321,51 @@ fn row_of(old: OldTuple<'_>) -> Tuple<'_> {
     tuple
 }
 
-/// The whole old row, where that is what it is.
-fn full(old: Option<OldTuple<'_>>) -> Option<Tuple<'_>> {
-    match old {
-        Some(OldTuple::Full(tuple)) => Some(tuple),
-        _ => None,
+/// A row as it was or is.
+#[derive(Clone, Copy)]
+struct Image<'a> {
+    tuple: Tuple<'a>,
+    /// The whole old row, which has what did not change and was not sent again.
+    old: Option<Tuple<'a>>,
+    /// Whether all but the replica identity is missing.
+    key_only: bool,
+}
+
+impl<'a> Image<'a> {
+    fn after(tuple: Tuple<'a>, old: Option<OldTuple<'a>>) -> Self {
+        let old = match old {
+            Some(OldTuple::Full(old)) => Some(old),
+            _ => None,
+        };
+        Self { tuple, old, key_only: false }
+    }
+
+    fn before(old: OldTuple<'a>) -> Self {
+        let key_only = matches!(old, OldTuple::Key(_));
+        Self { tuple: row_of(old), old: None, key_only }
     }
 }
 
-#[inline]
-fn optional<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
-    match value {
-        None => out.push(0),
-        Some(value) => {
-            out.push(2);
-            write(out, value);
+impl ColumnPlan {
+    #[inline]
+    fn write_null(&self, key_only: bool, out: &mut Vec<u8>) -> Result<(), Fault> {
+        match &self.absent {
+            Some(absent) if key_only => {
+                out.extend_from_slice(absent);
+                Ok(())
+            }
+            _ => self.slot.write_null(out),
         }
     }
-}
 
-/// Microseconds since 1970.
-fn unix_us(time: PgTimestamp) -> i64 {
-    time.0.saturating_add(EPOCH_US)
+    /// Writes what stands for a value that the server did not send.
+    fn write_unchanged(&self, out: &mut Vec<u8>) -> Result<(), Problem> {
+        match &self.unavailable {
+            Some(mark) => {
+                out.extend_from_slice(mark);
+                Ok(())
+            }
+            None => self.slot.write_null(out).map_err(|_| Problem::Unchanged),
+        }
+    }
 }

@@ -20,6 +20,14 @@ pub(crate) fn long(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(bytes.get(..len).unwrap_or_default());
 }
 
+/// The long that `bytes` start with, and the rest.
+pub(crate) fn read_long(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let last = bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
+    let (varint, rest) = bytes.split_at_checked(last + 1)?;
+    let number = varint.iter().rev().fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7F));
+    Some(((number >> 1).cast_signed() ^ -(number & 1).cast_signed(), rest))
+}
+
 /// A length or a count.
 #[inline]
 pub(crate) fn size(out: &mut Vec<u8>, value: usize) {
@@ -126,6 +134,7 @@ mod tests {
             let mut out = Vec::new();
             long(&mut out, value);
             assert_eq!(out, expected, "{value}");
+            assert_eq!(read_long(&out), Some((value, &[][..])));
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod array;
 pub(crate) mod bool_int;
 pub(crate) mod bytes;
 pub(crate) mod composite;
+pub(crate) mod debezium;
 pub(crate) mod float;
 pub(crate) mod form;
 pub(crate) mod geometric;

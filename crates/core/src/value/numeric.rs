@@ -239,7 +239,6 @@ impl Finite<'_> {
     }
 
     /// The scale without the zeros at its end: 1.10 has one digit behind the point.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the debezium profile comes next"))]
     pub(crate) fn stripped_scale(&self) -> u32 {
         let zeros = |part: &[u8]| part.iter().rev().take_while(|digit| **digit == b'0').count();
         match self.digits {
