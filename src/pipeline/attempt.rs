@@ -16,9 +16,9 @@ use super::diagnosis;
 use super::positions::{self, Positions};
 use super::routes::Compiler;
 use super::sink::Sink;
-use super::slot::watch_slot;
 use super::source::{self, Prepared};
 use super::stream::{Ended, Engine};
+use super::watching::watch_source;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::kafka::{self, Admin, Producer};
@@ -170,9 +170,8 @@ impl Attempt {
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let positions = Arc::new(Positions::starting(resume));
         let told = Told::start(&self.control, writer, Arc::clone(&positions));
-        let slot_name = self.settings.source.slot.clone();
-        let watching =
-            Watching(self.control.spawn(watch_slot(params, slot_name, Arc::clone(&self.status))));
+        let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
+        let watching = Watching(self.control.spawn(watch));
         let intake = Intake::resume(resume);
         let sink = Sink::new(
             intake,

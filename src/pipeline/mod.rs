@@ -13,9 +13,9 @@ mod positions;
 mod routes;
 mod rows;
 mod sink;
-mod slot;
 mod source;
 mod stream;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -146,27 +146,40 @@ async fn named(on: &mut Connection, sql: &str) -> String {
     found.unwrap_or_else(|| "the server does not show whose".to_owned())
 }
 
+/// Makes the publications cover what is captured. Called now and then as well, for tables that
+/// come to match while the stream runs: their changes are seen from then on.
+pub(super) async fn cover(
+    on: &mut Connection,
+    source: &config::settled::Source,
+) -> Result<(), Fault> {
+    let captured = Captured::read(on, source).await?;
+    let statements = captured.statements(source);
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; {}; COMMIT",
+        LOCK_WAIT.as_millis(),
+        statements.join("; ")
+    );
+    match on.simple_query(&sql).await {
+        Ok(_) => {
+            tracing::info!(sql = statements.join("; "), "published");
+            Ok(())
+        }
+        Err(error) => {
+            let _ = on.simple_query("ROLLBACK").await;
+            Err(cannot_publish(on, &error, &captured, &statements).await)
+        }
+    }
+}
+
 /// Makes the publications cover what is captured, and names those there are.
 async fn publish(
     on: &mut Connection,
     source: &config::settled::Source,
 ) -> Result<Vec<String>, Fault> {
-    let captured = Captured::read(on, source).await?;
-    let statements = captured.statements(source);
-    if !statements.is_empty() {
-        let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{}ms'; {}; COMMIT",
-            LOCK_WAIT.as_millis(),
-            statements.join("; ")
-        );
-        match on.simple_query(&sql).await {
-            Ok(_) => tracing::info!(sql = statements.join("; "), "published"),
-            Err(error) => {
-                let _ = on.simple_query("ROLLBACK").await;
-                return Err(cannot_publish(on, &error, &captured, &statements).await);
-            }
-        }
-    }
+    cover(on, source).await?;
     let Captured(coverage) = Captured::read(on, source).await?;
     warn_of_gaps(&coverage);
     if coverage.candidates.iter().all(|table| !table.published) {
