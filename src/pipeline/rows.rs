@@ -38,9 +38,12 @@ impl Engine {
         let Some(place) = self.sink.intake.row().map_err(diagnosis::of_disorder)? else {
             return Ok(());
         };
-        let Some((_, known)) = self.relations.get(relation) else {
+        let Some((description, known)) = self.relations.get(relation) else {
             return Err(diagnosis::of_unknown_relation(relation));
         };
+        if let Known::Described = known {
+            *known = Box::pin(self.compiler.compile(description)).await?;
+        }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
         for (sub_index, record) in records {
@@ -71,9 +74,12 @@ impl Engine {
         place: &Place,
         first_sub_index: u32,
     ) -> Result<u32, Fault> {
-        let Some((_, known)) = self.relations.get(relation) else {
+        let Some((description, known)) = self.relations.get(relation) else {
             return Err(diagnosis::of_unknown_relation(relation));
         };
+        if let Known::Described = known {
+            *known = Box::pin(self.compiler.compile(description)).await?;
+        }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;
         for partition in 0..route.partitions {

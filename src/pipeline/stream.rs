@@ -50,8 +50,8 @@ pub(super) struct Engine {
     pub(super) sink: Sink,
     pub(super) relations: RelationCache<Known>,
     pub(super) out: Buffers,
+    pub(super) compiler: Compiler,
     status: Arc<Pipeline>,
-    compiler: Compiler,
     decoder: Decoder,
 }
 
@@ -145,7 +145,7 @@ impl Engine {
         self.sink.show();
         let counts = self.relations.payloads_mut().filter_map(|known| match known {
             Known::Captured(route) => route.take_counts(),
-            Known::LeftOut => None,
+            Known::Described | Known::LeftOut => None,
         });
         self.status.published(counts);
     }
@@ -181,7 +181,7 @@ impl Engine {
                 self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)
             }
             Message::Truncate(_, truncate) => self.truncates(truncate, lsn).await,
-            Message::Relation(_, body) => self.relation(body).await,
+            Message::Relation(_, body) => self.relation(body),
             // The catalog names types; origins are not filtered; messages are not asked for.
             Message::Type(..) | Message::Origin(_) | Message::Logical(..) => Ok(()),
             other => Err(diagnosis::of_message(other)),
@@ -200,11 +200,11 @@ impl Engine {
     }
 
     /// The server describes a relation before its first row, and again after every change of it.
-    async fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
+    fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
         let relation = Relation::from(body);
         // What was counted for the description that this one replaces must not be lost.
         self.show();
-        let known = self.compiler.compile(&relation).await?;
-        self.relations.insert(relation, known).map_err(diagnosis::of_too_many_relations)
+        let inserted = self.relations.insert(relation, Known::Described);
+        inserted.map_err(diagnosis::of_too_many_relations)
     }
 }

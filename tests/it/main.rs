@@ -4,4 +4,5 @@
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
 mod delivery;
+mod random;
 mod support;

@@ -1,5 +1,6 @@
 //! The configuration of a test's one pipeline, and where its results are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use waltide_stack::serde_json::{Value, json};
 use waltide_stack::{Database, Kafka, Stack, Topic, eventually};
 
+use super::change::{Change, changes};
 use super::{Daemon, Lsn, SOON};
 
 /// A pipeline from a test's database to the shared Kafka and registry, unless told otherwise. Its
@@ -64,6 +66,15 @@ impl<'a> Pipeline<'a> {
     /// The topic of a table, named as `schema.table`.
     pub(crate) fn topic(&self, table: &str) -> Topic {
         self.kafka.topic(&format!("{}.{table}", self.name()))
+    }
+
+    /// The records of all its topics.
+    #[track_caller]
+    pub(crate) fn all_changes(&self) -> BTreeMap<String, Vec<Change>> {
+        let prefix = format!("{}.", self.name());
+        let topics = self.kafka.topics().into_iter();
+        let tables = topics.filter_map(|topic| Some(topic.strip_prefix(&prefix)?.to_owned()));
+        tables.map(|table| (table.clone(), changes(&self.topic(&table)))).collect()
     }
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.
