@@ -25,7 +25,8 @@ check: deps ## formatting, lints and documentation
 test: check ## check, then all tests, against real servers
 	$(CARGO) test --workspace --locked
 
-test-full: test deny fuzz ## test, deny, and each fuzz target for a while
+test-full: check ## all tests with the documented figures; writes docs/reports/test-full.md
+	scripts/test-full.sh
 
 bench: deps ## rows a second, CPU and memory from Postgres to Kafka, beside pg_recvlogical
 	$(CARGO) bench --locked --bench end_to_end
