@@ -216,7 +216,7 @@ impl Codec {
                 let (Datum::Text(bytes) | Datum::Binary(bytes)) = datum;
                 wire::bytes(out, bytes);
             }
-            Self::Uuid => wire::sized(out, |out| uuid::write(datum, out))?,
+            Self::Uuid => wire::bytes(out, &uuid::text(datum)?),
             Self::Date => wire::long(out, time::date(datum)?.finite()?.into()),
             Self::TimeUs => match time::time(datum)? {
                 time::DAY_US => return Err(Fault::Unrepresentable),
@@ -255,7 +255,7 @@ impl Codec {
             Self::Range(bound) => made::range(bound, datum, path, notes, out),
             Self::Multirange(bound) => made::multirange(bound, datum, path, notes, out),
             Self::Debezium(codec) => codec.write(datum, notes, out),
-            _ => Err(Fault::Malformed("type that is made of others")),
+            _ => Err(Fault::Malformed(&"type that is made of others")),
         }
     }
 

@@ -265,14 +265,13 @@ impl Plan {
     ) -> Result<bool, At> {
         self.check(image.tuple)?;
         let limit = out.len().saturating_add(self.max_row_bytes);
-        let mut olds = image.old.map(|old| old.fields());
         let fields = image.tuple.fields();
         for (position, (column, field)) in self.columns.iter().zip(fields).enumerate() {
-            let old = olds.as_mut().and_then(Iterator::next);
             let Some(plan) = &column.plan else { continue };
-            let field = match (field, old) {
-                (Field::Unchanged, Some(old)) => old,
-                (field, _) => field,
+            let field = match (field, image.old) {
+                // Rare enough to walk the old row for it.
+                (Field::Unchanged, Some(old)) => old.fields().nth(position).unwrap_or(field),
+                _ => field,
             };
             let path = Path::name(path, &column.field);
             let written = match field {

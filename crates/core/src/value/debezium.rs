@@ -128,7 +128,7 @@ pub(crate) fn write_bits(datum: Datum<'_>, out: &mut Vec<u8>) -> Result<(), Faul
         Datum::Text(text) if text.iter().all(|byte| matches!(byte, b'0' | b'1')) => {
             put_bits(&mut text.iter().rev().map(|byte| *byte == b'1'));
         }
-        Datum::Text(_) => return Err(Fault::Malformed("bit string")),
+        Datum::Text(_) => return Err(Fault::Malformed(&"bit string")),
     }
     while out.len() > start && out.last() == Some(&0) {
         out.pop();
@@ -144,7 +144,7 @@ pub(crate) fn bit(datum: Datum<'_>) -> Result<bool, Fault> {
         Datum::Text(b"0") => Ok(false),
         // `varbit(1)` may be empty, which is no boolean.
         Datum::Binary([0, 0, 0, 0]) | Datum::Text(b"") => Err(Fault::Unrepresentable),
-        _ => Err(Fault::Malformed("bit string")),
+        _ => Err(Fault::Malformed(&"bit string")),
     }
 }
 
@@ -193,7 +193,7 @@ fn write_json_string(text: &[u8], out: &mut Vec<u8>) {
 /// The SRID of an extended well-known binary, where it has one.
 pub(crate) fn srid(ewkb: &[u8]) -> Result<Option<i32>, Fault> {
     const HAS_SRID: u32 = 0x2000_0000;
-    let fault = Fault::Malformed("extended well-known binary");
+    let fault = Fault::Malformed(&"extended well-known binary");
     let (order, rest) = ewkb.split_first().ok_or(fault)?;
     let (kind, rest) = rest.split_first_chunk::<4>().ok_or(fault)?;
     let little = *order != 0;
