@@ -1,5 +1,4 @@
 //! Encoding a row allocates nothing once its buffers have grown.
-#![expect(clippy::unwrap_used, reason = "it is only for tests")]
 
 #[path = "avro_fixture/recorded.rs"]
 mod recorded;

@@ -290,6 +290,38 @@ impl Codec {
         Ok(())
     }
 
+    /// Whether it writes an Avro `int` or `long` and nothing else.
+    pub(crate) fn is_integer(&self) -> bool {
+        use DebeziumCodec as D;
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 | Self::Unsigned | Self::Unsigned8 => true,
+            Self::Date | Self::TimeUs | Self::TimestampUs { .. } => true,
+            Self::Debezium(codec) => matches!(
+                codec,
+                D::Date
+                    | D::TimeMs
+                    | D::TimeUs
+                    | D::TimestampMs
+                    | D::TimestampUs
+                    | D::MicroDuration
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether it writes an Avro `string`.
+    pub(crate) fn is_string(&self) -> bool {
+        use DebeziumCodec as D;
+        match self {
+            Self::Text | Self::Versioned | Self::Uuid => true,
+            Self::Printed(_) | Self::PrintedForm(_) => true,
+            Self::Debezium(codec) => {
+                matches!(codec, D::ZonedTimestamp { .. } | D::ZonedTime | D::Hstore)
+            }
+            _ => false,
+        }
+    }
+
     /// The type of a value that was unrepresentable, to print it.
     pub(crate) fn scalar(&self) -> Scalar {
         match self {

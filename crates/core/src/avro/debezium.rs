@@ -312,7 +312,12 @@ fn scalar_type(compiler: &mut Compiler<'_>, scalar: Scalar, modifier: i32) -> Ty
             own(DebeziumCodec::MicroDuration, "long", "io.debezium.time.MicroDuration")
         }
         Scalar::Geometric(Geometric::Point) => point(compiler),
-        Scalar::Geometry => geometry(compiler, "io.debezium.data.geometry.Geometry", "Geometry"),
+        Scalar::Geometry => {
+            // Its builder makes it optional whatever the column is.
+            let Type { codec, shape } =
+                geometry(compiler, "io.debezium.data.geometry.Geometry", "Geometry");
+            Type { codec, shape: Shape { optional: true, ..shape } }
+        }
         Scalar::Geography => geometry(compiler, "io.debezium.data.geometry.Geography", "Geography"),
         Scalar::Vector => vector(
             Codec::Debezium(DebeziumCodec::DoubleVector),
@@ -390,7 +395,6 @@ fn geometry(compiler: &mut Compiler<'_>, name: &'static str, doc: &'static str) 
     let shape = named(compiler, name, Some(doc), |_| {
         vec![field("wkb", Json::str("bytes")), optional("srid", Json::str("int"))]
     });
-    let shape = Shape { optional: true, ..shape };
     Type { codec: Codec::Debezium(DebeziumCodec::Geometry), shape }
 }
 

@@ -148,13 +148,20 @@ pub(crate) fn zero(shape: &Shape) -> Option<Vec<u8>> {
         ("record", Some("io.debezium.data.VariableScaleDecimal")) => vec![0, 2, 0],
         ("record", Some("io.debezium.data.SparseDoubleVector")) => vec![0, 0],
         ("record", Some("io.debezium.data.geometry.Point")) => {
-            let mut out = Vec::new();
-            let origin = Datum::Text(b"(0,0)");
-            DebeziumCodec::Point.write(origin, &mut Notes::new(), &mut out).ok()?;
-            out
+            written(DebeziumCodec::Point, Datum::Text(b"(0,0)"))?
+        }
+        ("record", Some("io.debezium.data.geometry.Geography")) => {
+            // An empty collection.
+            written(DebeziumCodec::Geometry, Datum::Binary(&[1, 7, 0, 0, 0, 0, 0, 0, 0]))?
         }
         _ => return None,
     })
+}
+
+fn written(codec: DebeziumCodec, datum: Datum<'_>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    codec.write(datum, &mut Notes::new(), &mut out).ok()?;
+    Some(out)
 }
 
 /// What stands for a value that the server did not send, where Debezium has a mark that fits.

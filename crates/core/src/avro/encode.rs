@@ -4,7 +4,7 @@ use super::error::{DataError, Problem};
 use super::key::MAX_COLUMNS;
 use super::notes::{Notes, Path};
 use super::options::Envelope;
-use super::plan::{ColumnPlan, Plan};
+use super::plan::{Column, ColumnPlan, Plan};
 use super::record::{Record, RecordMeta, Records, Written};
 use crate::change::Row;
 use crate::pgoutput::{Field, OldTuple, Tuple};
@@ -86,52 +86,50 @@ impl Plan {
         }
         notes.clear();
         let start = out.len();
+        let written = self.each_key_field(record, |column, datum| {
+            let Some(plan) = &column.plan else { return Ok(()) };
+            match datum {
+                Some(datum) => plan.slot.write(datum, &Path::name(None, &column.field), notes, out),
+                None => plan.slot.write_null(out),
+            }
+        });
+        written.inspect_err(|_| out.truncate(start))?;
+        Ok(true)
+    }
+
+    /// Gives each column of a record's key to `each`, in key order.
+    pub(super) fn each_key_field(
+        &self,
+        record: &Record<'_>,
+        mut each: impl FnMut(&Column, Option<Datum<'_>>) -> Result<(), Fault>,
+    ) -> Result<(), DataError> {
         let (tuple, old) = match *record {
             Record::Read(new) => (new, None),
             Record::Create { old, new } | Record::Update { old, new } => (new, old),
             Record::Delete(old) | Record::Tombstone(old) => (row_of(old), None),
         };
-        self.key(tuple, old, notes, out).map_err(|at| {
-            out.truncate(start);
-            self.error(at)
-        })?;
-        Ok(true)
-    }
-
-    fn key(
-        &self,
-        tuple: Tuple<'_>,
-        old: Option<OldTuple<'_>>,
-        notes: &mut Notes,
-        out: &mut Vec<u8>,
-    ) -> Result<(), At> {
         let mut fields = [Field::Null; MAX_COLUMNS];
-        self.gather(tuple, &mut fields)?;
-        if fields.contains(&Field::Unchanged)
-            && let Some(old) = old
-        {
+        self.gather(tuple, &mut fields).map_err(|at| self.error(at))?;
+        if let (true, Some(old)) = (fields.contains(&Field::Unchanged), old) {
             // A key column out of line that did not change: the old key has it.
-            let mut olds = [Field::Null; MAX_COLUMNS];
-            self.gather(row_of(old), &mut olds)?;
-            for (field, old) in fields.iter_mut().zip(olds) {
+            for (field, position) in fields.iter_mut().zip(&self.key) {
                 if *field == Field::Unchanged {
-                    *field = old;
+                    *field = sent_before(row_of(old), *position);
                 }
             }
         }
         for (position, field) in self.key.iter().zip(fields) {
             let Some(column) = self.columns.get(*position) else { continue };
-            let Some(plan) = &column.plan else { continue };
-            let path = Path::name(None, &column.field);
             let written = match field {
-                Field::Binary(bytes) => plan.slot.write(Datum::Binary(bytes), &path, notes, out),
-                Field::Text(text) => plan.slot.write(Datum::Text(text), &path, notes, out),
-                Field::Null => plan.slot.write_null(out),
+                Field::Binary(bytes) => each(column, Some(Datum::Binary(bytes))),
+                Field::Text(text) => each(column, Some(Datum::Text(text))),
+                Field::Null => each(column, None),
                 Field::Unchanged => {
-                    return Err(At { column: Some(*position), problem: Problem::Unchanged });
+                    let problem = Problem::Unchanged;
+                    return Err(self.error(At { column: Some(*position), problem }));
                 }
             };
-            written.map_err(|fault| At::column(*position, fault))?;
+            written.map_err(|fault| self.error(At::column(*position, fault)))?;
         }
         Ok(())
     }
@@ -269,8 +267,7 @@ impl Plan {
         for (position, (column, field)) in self.columns.iter().zip(fields).enumerate() {
             let Some(plan) = &column.plan else { continue };
             let field = match (field, image.old) {
-                // Rare enough to walk the old row for it.
-                (Field::Unchanged, Some(old)) => old.fields().nth(position).unwrap_or(field),
+                (Field::Unchanged, Some(old)) => sent_before(old, position),
                 _ => field,
             };
             let path = Path::name(path, &column.field);
@@ -320,11 +317,22 @@ fn row_of(old: OldTuple<'_>) -> Tuple<'_> {
     tuple
 }
 
+/// A value that did not change, out of the old row. It is there where the old row is whole, or
+/// the value part of its key; a null stands only for what was not sent. Rare enough to walk the
+/// row for it.
+#[cold]
+fn sent_before(old: Tuple<'_>, position: usize) -> Field<'_> {
+    match old.fields().nth(position) {
+        Some(value @ (Field::Text(_) | Field::Binary(_))) => value,
+        _ => Field::Unchanged,
+    }
+}
+
 /// A row as it was or is.
 #[derive(Clone, Copy)]
 struct Image<'a> {
     tuple: Tuple<'a>,
-    /// The whole old row, which has what did not change and was not sent again.
+    /// The old row, which may have what did not change and was not sent again.
     old: Option<Tuple<'a>>,
     /// Whether all but the replica identity is missing.
     key_only: bool,
@@ -332,11 +340,7 @@ struct Image<'a> {
 
 impl<'a> Image<'a> {
     fn after(tuple: Tuple<'a>, old: Option<OldTuple<'a>>) -> Self {
-        let old = match old {
-            Some(OldTuple::Full(old)) => Some(old),
-            _ => None,
-        };
-        Self { tuple, old, key_only: false }
+        Self { tuple, old: old.map(row_of), key_only: false }
     }
 
     fn before(old: OldTuple<'a>) -> Self {

@@ -13,6 +13,7 @@ mod codec;
 mod debezium;
 mod debezium_codec;
 mod debezium_default;
+mod debezium_header;
 mod encode;
 mod envelope;
 mod error;
