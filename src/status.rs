@@ -251,6 +251,11 @@ impl Pipeline {
         in_flight: usize,
     ) {
         self.received.store(received.0, Relaxed);
+        self.waits(durable, oldest_commit, in_flight);
+    }
+
+    /// Where the pipeline stands while it waits for Kafka.
+    pub fn waits(&self, durable: Lsn, oldest_commit: Option<PgTimestamp>, in_flight: usize) {
         self.durable.store(durable.0, Relaxed);
         self.oldest_commit_us.store(oldest_commit.map_or(NONE, |at| at.0), Relaxed);
         self.in_flight.store(in_flight as u64, Relaxed);

@@ -60,7 +60,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
             };
-            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
+            put(&mut self.producer, &mut self.intake, &self.positions, &self.status, &out).await?;
             self.moved.count(&out);
         }
         route.count(&row);
@@ -101,7 +101,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
             };
-            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
+            put(&mut self.producer, &mut self.intake, &self.positions, &self.status, &out).await?;
             self.moved.count(&out);
             sub_index += 1;
         }
@@ -157,11 +157,13 @@ impl Buffers {
 }
 
 /// Hands a record over, waiting for room while the queue is full. What comes back meanwhile is
-/// entered into the books at once: it is what makes room, and the server is told of it.
+/// entered into the books at once: it is what makes room, and the server is told of it. The wait
+/// may be long, so whoever watches is shown that there is one.
 async fn put(
     producer: &mut Producer,
     intake: &mut Intake,
     positions: &super::positions::Positions,
+    status: &status::Pipeline,
     record: &Record<'_>,
 ) -> Result<(), Fault> {
     loop {
@@ -171,6 +173,7 @@ async fn put(
                 return Ok(());
             }
             Err(Refusal::Full) => {
+                status.waits(intake.durable().lsn(), intake.oldest_commit(), producer.in_flight());
                 producer.reported().await;
                 super::stream::settle(producer, intake, positions)?;
             }

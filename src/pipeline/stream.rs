@@ -58,7 +58,7 @@ pub(super) struct Engine {
     pub(super) out: Buffers,
     pub(super) moved: Moved,
     pub(super) compiler: Compiler,
-    status: Arc<Pipeline>,
+    pub(super) status: Arc<Pipeline>,
     decoder: Decoder,
     received: Lsn,
 }
