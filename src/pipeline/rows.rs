@@ -50,9 +50,10 @@ impl Engine {
             let sub_index = u32::from(sub_index);
             let meta = meta(&place, sub_index, lsn);
             let (keyed, valued) = self.out.encode(route, &record, &meta)?;
+            let keyless = || spread(&place.position, route.partitions);
             let out = Record {
                 topic: &route.topic,
-                partition: None,
+                partition: (!keyed).then(keyless),
                 key: keyed.then_some(self.out.key.as_slice()),
                 value: valued.then_some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
@@ -153,6 +154,17 @@ impl Buffers {
     }
 }
 
+/// The partition of a record without a key: any, but the same one whenever it is repeated, so that
+/// in each partition what comes again is the end of what was there.
+fn spread(position: &Position, partitions: i32) -> i32 {
+    // Multiplying by the golden ratio spreads numbers that follow each other evenly over the high
+    // bits, which are then scaled to the partitions.
+    let mixed = position.commit_lsn.0.0.wrapping_add(position.ordinal);
+    let high = mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let partition = (high * u64::from(partitions.unsigned_abs())) >> 32;
+    i32::try_from(partition).unwrap_or(0)
+}
+
 fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
     RecordMeta {
         transaction: Some(place.transaction),
@@ -163,5 +175,30 @@ fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
         order: None,
         last_commit: None,
         origin: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waltide_core::lsn::CommitLsn;
+
+    #[test]
+    fn records_without_a_key_spread_evenly_within_and_over_transactions() {
+        let at = |commit, ordinal| Position {
+            commit_lsn: CommitLsn(Lsn(commit)),
+            ordinal,
+            sub_index: 0,
+        };
+        let one_transaction: Vec<Position> = (0..3_000).map(|row| at(0x16B_3748, row)).collect();
+        let one_row_each = (0..3_000).map(|number| at(0x16B_3748 + 240 * number, 0)).collect();
+        for positions in [one_transaction, one_row_each] {
+            let mut counts = [0; 3];
+            for position in &positions {
+                counts[usize::try_from(spread(position, 3)).unwrap()] += 1;
+            }
+            assert!(counts.iter().all(|count| (900..=1_100).contains(count)), "{counts:?}");
+        }
+        assert_eq!(spread(&at(u64::MAX, u64::MAX), 1), 0);
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Engine {
     pub(super) relations: RelationCache<Known>,
     pub(super) out: Buffers,
     pub(super) compiler: Compiler,
-    status: Arc<Pipeline>,
+    pub(super) status: Arc<Pipeline>,
     decoder: Decoder,
 }
 

@@ -4,5 +4,8 @@
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
 mod delivery;
+mod delivery_positions;
+mod delivery_restarts;
+mod delivery_standby;
 mod random;
 mod support;

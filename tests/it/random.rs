@@ -7,21 +7,24 @@
 //! `WALTIDE_RANDOM_TRANSACTIONS` says how many transactions each version gets; `WALTIDE_SEED`
 //! replays what the writers did (not how their transactions fell among each other).
 
-mod writer;
+pub(crate) mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use waltide_stack::{Stack, Version};
+use waltide_stack::{Database, Stack, Version};
 
 use crate::support::{
-    Pipeline, Random, Table, assert_each_once_and_in_order, assert_table_is,
+    Change, Pipeline, Random, Table, assert_each_once_and_in_order, assert_table_is,
     assert_transactions_are_whole, on_each_version,
 };
 use writer::{SCHEMA, Writer};
 
 /// Enough to meet every kind of table and change on each version in a few seconds.
 const TRANSACTIONS: u64 = 60;
+
+/// One statement changes up to this many rows.
+const MOST_ROWS: u64 = 5_000;
 
 const WRITERS: u64 = 3;
 
@@ -35,15 +38,7 @@ fn topics_hold_exactly_what_the_tables_hold(version: Version) {
     let pipeline = Pipeline::of(&shop);
     let daemon = pipeline.start();
     let began = Instant::now();
-    let committed: BTreeSet<String> = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|number| {
-                let mut writer = Writer::new(number, shop.session(), random.branch(number));
-                scope.spawn(move || writer.run(transactions() / WRITERS))
-            })
-            .collect();
-        writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
-    });
+    let committed = write(&shop, &random, MOST_ROWS, |number| number < transactions() / WRITERS);
     let written = began.elapsed();
     pipeline.wait_until_delivered();
     let delivered = began.elapsed();
@@ -53,7 +48,44 @@ fn topics_hold_exactly_what_the_tables_hold(version: Version) {
     for changes in topics.values() {
         assert_each_once_and_in_order(changes);
     }
-    let records: usize = topics.values().map(Vec::len).sum();
+    assert_nothing_is_missing(&shop, &committed, &topics);
+    eprintln!(
+        "{test}: {} transactions, {} records; written in {written:.1?}, delivered after \
+         {delivered:.1?}, checked after {:.1?}",
+        committed.len(),
+        topics.values().map(Vec::len).sum::<usize>(),
+        began.elapsed()
+    );
+}
+
+/// Lets several writers run, each while `wanted` with the number of its next transaction, and
+/// returns the names of all transactions that were committed.
+pub(crate) fn write(
+    shop: &Database,
+    random: &Random,
+    most_rows: u64,
+    wanted: impl Fn(u64) -> bool + Sync,
+) -> BTreeSet<String> {
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let random = random.branch(number);
+                let mut writer = Writer::new(number, shop.session(), random, most_rows);
+                let wanted = &wanted;
+                scope.spawn(move || writer.run(wanted))
+            })
+            .collect();
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    })
+}
+
+/// Topics that hold each record once hold all of what was committed, and nothing else.
+#[track_caller]
+pub(crate) fn assert_nothing_is_missing(
+    shop: &Database,
+    committed: &BTreeSet<String>,
+    topics: &BTreeMap<String, Vec<Change>>,
+) {
     let highest = assert_transactions_are_whole(topics.values().flatten());
     let journal = &topics["public.journal"];
     for change in journal {
@@ -64,18 +96,11 @@ fn topics_hold_exactly_what_the_tables_hold(version: Version) {
         let row = change.after.as_ref().expect("a row of the journal");
         format!("{}/{}", row["writer"], row["number"])
     });
-    assert_eq!(seen.collect::<BTreeSet<_>>(), committed, "transactions");
+    assert_eq!(&seen.collect::<BTreeSet<_>>(), committed, "transactions");
     assert_eq!(highest.len(), committed.len(), "transactions that never committed");
-    for (table, changes) in &topics {
+    for (table, changes) in topics {
         assert_table_is(&shop.session(), table, &Table::fold(changes));
     }
-    eprintln!(
-        "{test}: {} transactions, {} records; written in {written:.1?}, delivered after \
-         {delivered:.1?}, checked after {:.1?}",
-        committed.len(),
-        records,
-        began.elapsed()
-    );
 }
 
 fn transactions() -> u64 {

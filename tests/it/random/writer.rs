@@ -7,7 +7,7 @@ use waltide_stack::Session;
 use crate::support::Random;
 
 /// A table of each kind. The partitions' columns stand in another order than their parent's.
-pub(super) const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE TABLE items (
         id bigint PRIMARY KEY, label text, n int NOT NULL, amount numeric(12,3),
         at timestamptz, ok boolean, tag uuid, raw bytea, doc jsonb, sizes int[]);
@@ -78,26 +78,27 @@ const TRUNCATES: &[&str] = &[
 /// Keys of rows lie below this, where they were not moved.
 const KEYS: u64 = 20_000;
 
-/// One transaction changes up to this many rows at a time.
-const MOST_ROWS: u64 = 5_000;
-
 /// A writer with a connection of its own.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     number: u64,
     session: Session,
     random: Random,
+    most_rows: u64,
 }
 
 impl Writer {
-    pub(super) fn new(number: u64, session: Session, random: Random) -> Self {
+    /// One that changes up to `most_rows` rows with one statement.
+    pub(crate) fn new(number: u64, session: Session, random: Random, most_rows: u64) -> Self {
         // Writers get in each other's way, and then one of them gives up soon.
         session.execute("SET deadlock_timeout = '20ms'; SET lock_timeout = '500ms'");
-        Self { number, session, random }
+        Self { number, session, random, most_rows }
     }
 
-    /// Runs transactions and returns the names of those that were committed.
-    pub(super) fn run(&mut self, transactions: u64) -> BTreeSet<String> {
-        (0..transactions).filter_map(|number| self.transaction(number)).collect()
+    /// Runs transactions while `wanted` says so, and returns the names of those that were
+    /// committed.
+    pub(crate) fn run(&mut self, mut wanted: impl FnMut(u64) -> bool) -> BTreeSet<String> {
+        let numbers = (0..).take_while(|number| wanted(*number));
+        numbers.filter_map(|number| self.transaction(number)).collect()
     }
 
     fn transaction(&mut self, number: u64) -> Option<String> {
@@ -126,7 +127,8 @@ impl Writer {
         if self.random.once_in(40) {
             return (*self.random.pick(TRUNCATES)).to_owned();
         }
-        let most = *self.random.pick(&[3, 3, 3, 3, 20, 20, 20, 200, 200, MOST_ROWS]);
+        let most = self.most_rows;
+        let most = *self.random.pick(&[3, 3, 3, 3, 20, 20, 20, 200, 200, most]);
         let low = self.random.of(0..KEYS);
         let high = low + self.random.of(0..most);
         let change = *self.random.pick(CHANGES);

@@ -78,13 +78,6 @@ pub(crate) fn changes(topic: &Topic) -> Vec<Change> {
     topic.read_json().into_iter().map(Change::of).collect()
 }
 
-/// All records of a topic once there are so many of them.
-#[track_caller]
-pub(crate) fn await_changes(topic: &Topic, count: usize) -> Vec<Change> {
-    let records = topic.wait_for_json(count, super::SOON);
-    records.into_iter().map(Change::of).collect()
-}
-
 /// The same records by partition.
 pub(crate) fn by_partition(changes: &[Change]) -> BTreeMap<i32, Vec<&Change>> {
     let mut partitions: BTreeMap<i32, Vec<&Change>> = BTreeMap::new();

@@ -96,6 +96,16 @@ impl Daemon {
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Waits until it has logged this message so many times.
+    #[track_caller]
+    pub(crate) fn wait_for_event(&self, message: &str, times: usize) {
+        self.until(&format!("{message:?} is logged"), || {
+            let events = self.events();
+            let count = events.iter().filter(|event| event["message"] == message).count();
+            (count >= times).then_some(())
+        });
+    }
+
     /// What it has written.
     pub(crate) fn log(&self) -> String {
         self.process.log()

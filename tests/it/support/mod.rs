@@ -24,7 +24,7 @@ mod text;
 
 use std::time::Duration;
 
-pub(crate) use change::{Change, Op, Row, await_changes, by_partition, changes};
+pub(crate) use change::{Change, Op};
 pub(crate) use daemon::Daemon;
 pub(crate) use fold::Table;
 pub(crate) use oracle::assert_table_is;

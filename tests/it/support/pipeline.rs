@@ -68,13 +68,19 @@ impl<'a> Pipeline<'a> {
         self.kafka.topic(&format!("{}.{table}", self.name()))
     }
 
+    /// The records of a table's topic, named as `schema.table`, by partition and offset.
+    #[track_caller]
+    pub(crate) fn changes(&self, table: &str) -> Vec<Change> {
+        changes(&self.topic(table))
+    }
+
     /// The records of all its topics.
     #[track_caller]
     pub(crate) fn all_changes(&self) -> BTreeMap<String, Vec<Change>> {
         let prefix = format!("{}.", self.name());
         let topics = self.kafka.topics().into_iter();
         let tables = topics.filter_map(|topic| Some(topic.strip_prefix(&prefix)?.to_owned()));
-        tables.map(|table| (table.clone(), changes(&self.topic(&table)))).collect()
+        tables.map(|table| (table.clone(), self.changes(&table))).collect()
     }
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.

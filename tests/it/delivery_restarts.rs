@@ -1,0 +1,177 @@
+//! Daemons come and go, by order or by force; nothing is lost, and what comes again is the end of
+//! what was there, in the same order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use waltide_stack::{Database, KafkaOptions, Stack, Version, eventually};
+
+use crate::random::writer::SCHEMA;
+use crate::random::{assert_nothing_is_missing, write};
+use crate::support::{Daemon, Pipeline, Random, SOON, on_each_version, without_repeats};
+
+/// Restarts in one test. Enough that some fall into every phase of a daemon's life.
+const RESTARTS: u64 = 8;
+
+/// One statement changes up to this many rows, so that most daemons die with some in flight and
+/// none leaves much to the next.
+const MOST_ROWS: u64 = 1_000;
+
+/// Lets writers write while `disturb` has its way with the daemon.
+fn under_load(
+    shop: &Database,
+    random: &Random,
+    disturb: impl FnOnce() -> Daemon,
+) -> (Daemon, BTreeSet<String>) {
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let wanted = |_| {
+            // Some time for the daemon: an endless backlog would only make the test longer.
+            thread::sleep(Duration::from_millis(50));
+            !enough.load(Ordering::Relaxed)
+        };
+        let writers = scope.spawn(move || write(shop, random, MOST_ROWS, wanted));
+        // However this ends, the writers must.
+        let daemon = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
+        enough.store(true, Ordering::Relaxed);
+        let committed = writers.join().expect("the writers");
+        match daemon {
+            Ok(daemon) => (daemon, committed),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Checks all topics and says how many records came again.
+fn check(
+    shop: &Database,
+    pipeline: &Pipeline<'_>,
+    committed: &BTreeSet<String>,
+    restarts: usize,
+) -> usize {
+    let mut topics = BTreeMap::new();
+    let mut repeats = 0;
+    for (table, changes) in pipeline.all_changes() {
+        let (once, again) = without_repeats(&changes, restarts);
+        repeats += again;
+        topics.insert(table, once);
+    }
+    assert_nothing_is_missing(shop, committed, &topics);
+    let records: usize = topics.values().map(Vec::len).sum();
+    eprintln!("{} transactions, {records} records, {repeats} came again", committed.len());
+    repeats
+}
+
+on_each_version! {
+    daemons_killed_under_load_lose_nothing_and_repeat_a_suffix
+}
+
+fn daemons_killed_under_load_lose_nothing_and_repeat_a_suffix(version: Version) {
+    let test = format!("kills on {version}");
+    let mut random = Random::from_environment(&test);
+    let shop = Stack::shared().database(version, &test);
+    shop.execute(SCHEMA);
+    let pipeline = Pipeline::of(&shop);
+    // The slot comes first: what is committed before it belongs to nobody.
+    pipeline.start().terminate();
+    let writing = random.branch(99);
+    let (daemon, committed) = under_load(&shop, &writing, || {
+        for _ in 0..RESTARTS {
+            // Some die while they start, most while they stream.
+            let daemon = if random.once_in(4) { pipeline.launch() } else { pipeline.start() };
+            thread::sleep(Duration::from_millis(random.of(0..600)));
+            daemon.kill();
+        }
+        pipeline.start()
+    });
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    let restarts = usize::try_from(RESTARTS).expect("a number");
+    check(&shop, &pipeline, &committed, restarts);
+}
+
+/// Ends the connection the daemon streams on, as a failing network or an administrator would.
+fn cut_off(shop: &Database, pipeline: &Pipeline<'_>) {
+    shop.execute(&format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}'",
+        pipeline.slot()
+    ));
+}
+
+#[test]
+fn a_daemon_cut_off_under_load_loses_nothing_and_repeats_a_suffix() {
+    let test = "cut off";
+    let mut random = Random::from_environment(test);
+    let shop = Stack::shared().database(Version::NEWEST, test);
+    shop.execute(SCHEMA);
+    let pipeline = Pipeline::of(&shop);
+    let daemon = pipeline.start();
+    let writing = random.branch(99);
+    let (daemon, committed) = under_load(&shop, &writing, || {
+        for _ in 0..RESTARTS {
+            thread::sleep(Duration::from_millis(random.of(0..600)));
+            cut_off(&shop, &pipeline);
+            daemon.wait_for_state("streaming");
+        }
+        daemon
+    });
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    let restarts = usize::try_from(RESTARTS).expect("a number");
+    check(&shop, &pipeline, &committed, restarts);
+}
+
+#[test]
+fn a_daemon_cut_off_while_kafka_hangs_repeats_nothing_out_of_order() {
+    let kafka = KafkaOptions::new().start();
+    let shop = Stack::shared().database(Version::NEWEST, "cut off while kafka hangs");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)");
+    let pipeline = Pipeline::of(&shop).into_kafka(&kafka);
+    let daemon = pipeline.start();
+    shop.execute("INSERT INTO orders VALUES (0, '')");
+    pipeline.wait_until_delivered();
+    kafka.pause();
+    // Some of it lies in the broker's sockets, some waits in the daemon.
+    for from in [1, 2001, 4001] {
+        shop.execute(&format!(
+            "INSERT INTO orders SELECT g, repeat(md5(g::text), 32) \
+             FROM generate_series({from}, {from} + 1999) g"
+        ));
+    }
+    eventually("records wait for Kafka", SOON, || {
+        (daemon.status()["records_in_flight"].as_u64()? >= 2000).then_some(())
+    });
+    cut_off(&shop, &pipeline);
+    daemon.wait_for_state("waiting");
+    kafka.resume();
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    let (once, repeats) = without_repeats(&pipeline.changes("public.orders"), 1);
+    assert_eq!(once.len(), 6001);
+    eprintln!("{repeats} came again");
+}
+
+#[test]
+fn daemons_asked_to_end_under_load_deliver_what_they_hold_and_nothing_comes_again() {
+    let test = "terminations";
+    let mut random = Random::from_environment(test);
+    let shop = Stack::shared().database(Version::NEWEST, test);
+    shop.execute(SCHEMA);
+    let pipeline = Pipeline::of(&shop);
+    pipeline.start().terminate();
+    let writing = random.branch(99);
+    let (daemon, committed) = under_load(&shop, &writing, || {
+        for _ in 0..RESTARTS {
+            let daemon = pipeline.start();
+            thread::sleep(Duration::from_millis(random.of(0..600)));
+            daemon.terminate();
+        }
+        pipeline.start()
+    });
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    let repeats = check(&shop, &pipeline, &committed, 0);
+    assert_eq!(repeats, 0);
+}
