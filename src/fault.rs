@@ -119,7 +119,12 @@ pub struct Fault {
 impl Fault {
     /// A failure of a kind, with what happened and what to do.
     pub fn new(code: Code, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { code, what: what.into(), mend: mend.into() }
+        let mut what = what.into();
+        // A server's hint may end a sentence that goes on here.
+        if what.ends_with('.') && !what.ends_with("...") {
+            what.pop();
+        }
+        Self { code, what, mend: mend.into() }
     }
 }
 
@@ -135,6 +140,13 @@ impl std::error::Error for Fault {}
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn a_message_is_sentences() {
+        let line = |what: &str| Fault::new(Code::NoFreeSlot, what, "raise it").to_string();
+        assert_eq!(line("no. Hint: do."), "WT207 no. Hint: do. What to do: raise it");
+        assert_eq!(line("it says: abc..."), "WT207 it says: abc.... What to do: raise it");
+    }
 
     #[test]
     fn every_code_has_a_number_of_its_own() {

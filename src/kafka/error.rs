@@ -64,8 +64,13 @@ impl Error {
     pub(super) fn of_call(error: &KafkaError, brokers: &str, said: &str, what: &str) -> Self {
         let brokers = brokers.to_owned();
         let reason = if said.is_empty() { error.to_string() } else { said.to_owned() };
-        if let KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) = error {
-            return Self::Settings { reason: error.to_string() };
+        // The value may be a secret, so it is left out; of numbers and words that are none,
+        // librdkafka's own sentence has it.
+        if let KafkaError::ClientConfig(_, reason, property, _) = error {
+            return Self::Settings { reason: format!("{property}: {reason}") };
+        }
+        if let KafkaError::ClientCreation(reason) = error {
+            return Self::Settings { reason: reason.clone() };
         }
         match error.rdkafka_error_code() {
             Some(code) if is_authorization(code) => {
@@ -118,4 +123,23 @@ fn is_authorization(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::types::RDKafkaConfRes;
+
+    #[test]
+    fn the_value_of_a_refused_property_is_not_shown() {
+        let refused = KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "not supported".to_owned(),
+            "ssl.key.password".to_owned(),
+            "hush".to_owned(),
+        );
+        let error = Error::of_call(&refused, "k:1", "", "");
+        let reason = "ssl.key.password: not supported".to_owned();
+        assert_eq!(error, Error::Settings { reason });
+    }
 }

@@ -1,6 +1,7 @@
 //! Topics are made on purpose, never by accident of a first record.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,22 @@ pub struct TopicOptions {
     pub config: BTreeMap<String, String>,
 }
 
+impl fmt::Display for TopicOptions {
+    /// What the brokers were asked for. What else is configured may be a secret by mistake.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_default = |count: Option<i32>| {
+            count.map_or("the brokers' default".to_owned(), |it| it.to_string())
+        };
+        let (partitions, factor) =
+            (or_default(self.partitions), or_default(self.replication_factor));
+        write!(f, "partitions: {partitions}, replication_factor: {factor}")?;
+        for key in self.config.keys() {
+            write!(f, ", {key}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Asks Kafka about itself and makes topics.
 ///
 /// It asks with a producer that never sends: librdkafka's administrative client, as it is wrapped,
@@ -38,8 +55,8 @@ pub struct Admin {
     settings: Settings,
 }
 
-impl std::fmt::Debug for Admin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admin").field("brokers", &self.brokers()).finish_non_exhaustive()
     }
 }
@@ -113,7 +130,7 @@ impl Admin {
         for answer in answers {
             match answer {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(self.of_topic(&topic, code)),
+                Err((topic, code)) => return Err(self.of_creation(&topic, code, options)),
             }
         }
         self.appeared(topic).await
@@ -133,6 +150,15 @@ impl Admin {
                 });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn of_creation(&self, topic: &str, code: RDKafkaErrorCode, options: &TopicOptions) -> Error {
+        match self.of_topic(topic, code) {
+            Error::Topic { topic, reason } => {
+                Error::Topic { topic, reason: format!("{reason}, for a new topic with {options}") }
+            }
+            other => other,
         }
     }
 

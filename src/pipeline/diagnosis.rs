@@ -237,7 +237,11 @@ pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
         E::Incompatible { subject, reason } => Fault::new(
             Code::SchemaIncompatible,
             format!("the registry refuses the new schema of subject {subject}: {reason}"),
-            "loosen the compatibility rule of that subject, or undo the migration; rows wait until then",
+            format!(
+                "loosen the compatibility rule of that subject (PUT {{\"compatibility\": \"NONE\"}} to \
+                 {url}/config/{subject}); rows wait until then, and to undo the migration does not \
+                 help those that were written since"
+            ),
         ),
         E::Invalid { subject, reason } => Fault::new(
             Code::SchemaInvalid,

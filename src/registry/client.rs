@@ -20,8 +20,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// Answers are small; what is longer is not a registry's.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// Of a foreign answer, how much a message may quote.
-const MAX_QUOTED_CHARS: usize = 200;
+/// Of an answer, how much a message may quote: registries begin with their own names for things,
+/// and what is incompatible comes last.
+const MAX_QUOTED_CHARS: usize = 500;
 
 /// The number that stands before every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +116,14 @@ pub struct Client {
     http: reqwest::Client,
     settings: Settings,
     known: HashMap<(String, String), SchemaId>,
+    refused: HashMap<String, Refused>,
+}
+
+/// The last schema of a subject that the registry refused, and what it said then.
+#[derive(Debug)]
+struct Refused {
+    schema: String,
+    error: Error,
 }
 
 impl Client {
@@ -134,7 +143,7 @@ impl Client {
             .user_agent(concat!("waltide/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| wrong(chain(&error)))?;
-        Ok(Self { http, settings, known: HashMap::new() })
+        Ok(Self { http, settings, known: HashMap::new(), refused: HashMap::new() })
     }
 
     /// Where the registry is, for messages.
@@ -167,7 +176,10 @@ impl Client {
         let request = self
             .request(Method::POST, &["subjects", subject, "versions"])?
             .json(&json!({ "schema": schema }));
-        let answer = self.ask(request, subject).await?;
+        let answer = match self.ask(request, subject).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.in_the_same_words(subject, schema, error)),
+        };
         let id = answer
             .get("id")
             .and_then(Value::as_u64)
@@ -177,7 +189,26 @@ impl Client {
                 reason: format!("no id in: {}", quote(&answer.to_string())),
             })?;
         self.known.insert(key, id);
+        self.refused.remove(subject);
         Ok(id)
+    }
+
+    /// A registry may list what is incompatible in another order each time it is asked. The same
+    /// refusal is told in the same words, or it would look like a new one.
+    fn in_the_same_words(&mut self, subject: &str, schema: &str, error: Error) -> Error {
+        if !matches!(error, Error::Incompatible { .. } | Error::Invalid { .. }) {
+            return error;
+        }
+        let same = |last: &&Refused| {
+            last.schema == schema
+                && std::mem::discriminant(&last.error) == std::mem::discriminant(&error)
+        };
+        if let Some(last) = self.refused.get(subject).filter(same) {
+            return last.error.clone();
+        }
+        let refused = Refused { schema: schema.to_owned(), error: error.clone() };
+        self.refused.insert(subject.to_owned(), refused);
+        error
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, Error> {
@@ -202,8 +233,7 @@ impl Client {
     }
 
     async fn ask(&self, request: RequestBuilder, subject: &str) -> Result<Value, Error> {
-        let unreachable =
-            |error: reqwest::Error| Error::Unreachable { reason: chain(&error.without_url()) };
+        let unreachable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let mut body = Vec::new();
@@ -235,6 +265,18 @@ fn refusal(status: StatusCode, body: &[u8], subject: &str) -> Error {
         408 | 429 | 500.. => Error::Failing { status: status.as_u16(), reason },
         other => Error::Foreign { reason: format!("it answers {other}: {reason}") },
     }
+}
+
+/// Why a request had no answer, without the layers that only say that it was a request.
+fn why(error: reqwest::Error) -> String {
+    match (error.is_timeout(), error.is_connect()) {
+        (true, true) => return format!("no connection within {CONNECT:?}"),
+        (true, false) => return format!("no answer within {ANSWER:?}"),
+        _ => {}
+    }
+    let error = error.without_url();
+    let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
+    cause.map_or_else(|| chain(&error), chain)
 }
 
 /// An error with its causes: the outermost alone says "error sending request".
