@@ -24,6 +24,34 @@ impl Types {
         self.by_oid.get(&oid)
     }
 
+    /// A type without a send function inside an array, composite, range or domain of these.
+    ///
+    /// A scalar without one arrives as text, but what contains one makes the server refuse to send
+    /// the row in binary, for ever.
+    #[must_use]
+    pub fn unsendable_inside(&self, oid: u32) -> Option<&PgType> {
+        // Postgres lets no type hold itself; the bound is for a broken catalog.
+        self.unsendable(oid, false, 64)
+    }
+
+    fn unsendable(&self, oid: u32, inside: bool, depth: usize) -> Option<&PgType> {
+        let depth = depth.checked_sub(1)?;
+        let found = self.get(oid)?;
+        match &found.kind {
+            Kind::Base | Kind::Pseudo | Kind::Enum(_) => {
+                (inside && !found.has_send).then_some(found)
+            }
+            // A domain is sent as what it is made of.
+            Kind::Domain { base, .. } => self.unsendable(*base, inside, depth),
+            Kind::Array { element, .. } => self.unsendable(*element, true, depth),
+            Kind::Range { subtype } => self.unsendable(*subtype, true, depth),
+            Kind::Multirange { range } => self.unsendable(*range, true, depth),
+            Kind::Composite(attributes) => attributes
+                .iter()
+                .find_map(|attribute| self.unsendable(attribute.type_oid, true, depth)),
+        }
+    }
+
     /// How many types are known.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -130,4 +158,43 @@ pub struct TableColumn {
     pub generated: bool,
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn types(all: &[(u32, bool, Kind)]) -> Types {
+        let mut types = Types::default();
+        for (oid, has_send, kind) in all {
+            types.insert(PgType {
+                oid: *oid,
+                schema: "public".to_owned(),
+                name: format!("t{oid}"),
+                kind: kind.clone(),
+                has_send: *has_send,
+                extension: None,
+            });
+        }
+        types
+    }
+
+    #[test]
+    fn a_type_without_a_send_function_is_found_wherever_it_hides() {
+        let attribute = |type_oid| Attribute { name: "a".to_owned(), type_oid, modifier: -1 };
+        let types = types(&[
+            (1, false, Kind::Base),
+            (2, true, Kind::Base),
+            (3, true, Kind::Array { element: 1, delimiter: b',' }),
+            (4, true, Kind::Domain { base: 1, modifier: -1 }),
+            (5, true, Kind::Composite(vec![attribute(2), attribute(4)])),
+            (6, true, Kind::Range { subtype: 5 }),
+            (7, true, Kind::Multirange { range: 6 }),
+            (8, true, Kind::Array { element: 2, delimiter: b',' }),
+            (9, true, Kind::Array { element: 9, delimiter: b',' }),
+        ]);
+        let found = |oid| types.unsendable_inside(oid).map(|found| found.oid);
+        assert_eq!([3, 5, 6, 7].map(found), [Some(1); 4]);
+        assert_eq!([1, 2, 4, 8, 9, 10].map(found), [None; 6]);
+    }
 }

@@ -120,6 +120,25 @@ fn an_unchanged_toasted_value_is_taken_from_the_whole_old_row() {
 }
 
 #[test]
+fn an_unchanged_toasted_key_is_taken_from_the_old_key() {
+    let relation = relation(
+        "public",
+        "pages",
+        ReplicaIdentity::Default,
+        &[("url", 25, -1, true), ("body", 25, -1, false)],
+    );
+    let old = text_row(&[Some("long"), None]);
+    let new = TupleBuf::new([Field::Unchanged, Field::Text(b"new")]);
+    let row = Row::Update { old: Some(OldTuple::Key(old.tuple())), new: new.tuple() };
+    let plan = plan(&relation);
+    let all = values(&plan, &row);
+    let [Some(update)] = all.as_slice() else { panic!("the key did not change: {all:?}") };
+    assert_eq!(*get(update, "after.url"), text("long"));
+    assert_eq!(*get(update, "unchanged"), Value::Array(vec![]));
+    assert_eq!(*get(&keys(&plan, &row)[0], "url"), text("long"));
+}
+
+#[test]
 fn what_a_logical_type_cannot_hold_is_kept_as_text() {
     let row = text_row(&[Some("1"), None, Some("NaN"), Some("-infinity")]);
     let mut notes = Notes::new();

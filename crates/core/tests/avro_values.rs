@@ -2,6 +2,8 @@
 //! independent reader reads all of it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "it is only for tests")]
 
+#[path = "avro_fixture/reader.rs"]
+mod reader;
 #[path = "avro_fixture/recorded.rs"]
 mod recorded;
 
@@ -10,10 +12,18 @@ mod avro_fixture;
 use apache_avro::types::Value;
 use avro_fixture::{decode, get, meta, options, relation, table};
 use recorded::Recorded;
-use waltide_core::avro::{Envelope, Notes, Options, Plan, Record, Warning, Written};
+use waltide_core::avro::{Envelope, Notes, Options, Plan, Profile, Record, Warning, Written};
 use waltide_core::catalog::{self, Types};
 use waltide_core::pgoutput::encode::TupleBuf;
 use waltide_core::pgoutput::{Field, ReplicaIdentity};
+
+/// All that a row can become.
+const VARIANTS: [(Profile, Envelope); 4] = [
+    (Profile::Waltide, Envelope::Full),
+    (Profile::Waltide, Envelope::Flat),
+    (Profile::Debezium, Envelope::Full),
+    (Profile::Debezium, Envelope::Flat),
+];
 
 /// A row's body and all of its notes.
 type Encoded = (Vec<u8>, Vec<(String, String)>, Vec<(String, String)>);
@@ -38,15 +48,16 @@ fn encode(plan: &Plan, field: Field<'_>) -> Encoded {
 #[test]
 fn both_forms_of_every_type_become_the_same_avro() {
     let (types, values) = recorded::load();
-    for envelope in [Envelope::Full, Envelope::Flat] {
-        let options = Options { envelope, ..options() };
+    for (profile, envelope) in VARIANTS {
+        let options = Options { profile, envelope, ..options() };
         for value in &values {
             let plan = plan(&types, value, &options);
             let text = encode(&plan, Field::Text(value.text.as_bytes()));
             decode(plan.value_schema(), &text.0);
+            reader::read(plan.value_schema(), &text.0);
             if let Some(bytes) = &value.binary {
                 let binary = encode(&plan, Field::Binary(bytes));
-                assert_eq!(binary, text, "{} {}", value.type_name, value.text);
+                assert_eq!(binary, text, "{profile:?} {} {}", value.type_name, value.text);
             }
         }
     }
@@ -55,9 +66,11 @@ fn both_forms_of_every_type_become_the_same_avro() {
 #[test]
 fn no_type_of_the_recording_is_unknown() {
     let (types, values) = recorded::load();
-    for value in &values {
-        let plan = plan(&types, value, &options());
-        assert_eq!(plan.warnings(), [], "{}", value.type_name);
+    for (profile, _) in VARIANTS {
+        for value in &values {
+            let plan = plan(&types, value, &Options { profile, ..options() });
+            assert_eq!(plan.warnings(), [], "{profile:?} {}", value.type_name);
+        }
     }
 }
 

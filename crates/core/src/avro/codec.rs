@@ -3,6 +3,7 @@
 //! A codec is compiled from a type and knows the one Avro type that it writes; a slot adds
 //! whether there may be none.
 
+use super::debezium_codec::DebeziumCodec;
 use super::notes::{Notes, Path};
 use super::{made, wire};
 use crate::value::form::Form;
@@ -94,6 +95,8 @@ pub(crate) enum Codec {
     Range(Box<Slot>),
     /// An array of ranges, of bounds such as these.
     Multirange(Box<Slot>),
+    /// As Debezium writes it.
+    Debezium(DebeziumCodec),
 }
 
 /// How an array is sent.
@@ -169,7 +172,7 @@ impl Slot {
 
 impl Codec {
     #[inline]
-    fn write(
+    pub(crate) fn write(
         &self,
         datum: Datum<'_>,
         path: &Path<'_>,
@@ -213,7 +216,7 @@ impl Codec {
                 let (Datum::Text(bytes) | Datum::Binary(bytes)) = datum;
                 wire::bytes(out, bytes);
             }
-            Self::Uuid => wire::sized(out, |out| uuid::write(datum, out))?,
+            Self::Uuid => wire::bytes(out, &uuid::text(datum)?),
             Self::Date => wire::long(out, time::date(datum)?.finite()?.into()),
             Self::TimeUs => match time::time(datum)? {
                 time::DAY_US => return Err(Fault::Unrepresentable),
@@ -251,7 +254,8 @@ impl Codec {
             Self::Composite(attributes) => made::composite(attributes, datum, path, notes, out),
             Self::Range(bound) => made::range(bound, datum, path, notes, out),
             Self::Multirange(bound) => made::multirange(bound, datum, path, notes, out),
-            _ => Err(Fault::Malformed("type that is made of others")),
+            Self::Debezium(codec) => codec.write(datum, notes, out),
+            _ => Err(Fault::Malformed(&"type that is made of others")),
         }
     }
 
@@ -286,6 +290,38 @@ impl Codec {
         Ok(())
     }
 
+    /// Whether it writes an Avro `int` or `long` and nothing else.
+    pub(crate) fn is_integer(&self) -> bool {
+        use DebeziumCodec as D;
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 | Self::Unsigned | Self::Unsigned8 => true,
+            Self::Date | Self::TimeUs | Self::TimestampUs { .. } => true,
+            Self::Debezium(codec) => matches!(
+                codec,
+                D::Date
+                    | D::TimeMs
+                    | D::TimeUs
+                    | D::TimestampMs
+                    | D::TimestampUs
+                    | D::MicroDuration
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether it writes an Avro `string`.
+    pub(crate) fn is_string(&self) -> bool {
+        use DebeziumCodec as D;
+        match self {
+            Self::Text | Self::Versioned | Self::Uuid => true,
+            Self::Printed(_) | Self::PrintedForm(_) => true,
+            Self::Debezium(codec) => {
+                matches!(codec, D::ZonedTimestamp { .. } | D::ZonedTime | D::Hstore)
+            }
+            _ => false,
+        }
+    }
+
     /// The type of a value that was unrepresentable, to print it.
     pub(crate) fn scalar(&self) -> Scalar {
         match self {
@@ -298,6 +334,7 @@ impl Codec {
             Self::Interval => Scalar::Interval,
             Self::Printed(scalar) => *scalar,
             Self::Hstore => Scalar::Hstore,
+            Self::Debezium(codec) => codec.scalar(),
             // Text that is no UTF-8 is shown as its bytes.
             _ => Scalar::Text,
         }

@@ -1,16 +1,13 @@
 //! Rows become bytes. On the row path: nothing here allocates, locks or looks up by name.
 
-use super::codec::Slot;
 use super::error::{DataError, Problem};
 use super::key::MAX_COLUMNS;
 use super::notes::{Notes, Path};
 use super::options::Envelope;
-use super::plan::{Column, Plan};
-use super::record::{Record, RecordMeta, Records, Snapshot, Written};
-use super::wire;
+use super::plan::{Column, ColumnPlan, Plan};
+use super::record::{Record, RecordMeta, Records, Written};
 use crate::change::Row;
-use crate::pgoutput::{Field, OldTuple, PgTimestamp, Tuple};
-use crate::value::time::EPOCH_US;
+use crate::pgoutput::{Field, OldTuple, Tuple};
 use crate::value::{Datum, Fault};
 
 /// A fault and the column it is in, before it is told with names.
@@ -89,52 +86,50 @@ impl Plan {
         }
         notes.clear();
         let start = out.len();
+        let written = self.each_key_field(record, |column, datum| {
+            let Some(plan) = &column.plan else { return Ok(()) };
+            match datum {
+                Some(datum) => plan.slot.write(datum, &Path::name(None, &column.field), notes, out),
+                None => plan.slot.write_null(out),
+            }
+        });
+        written.inspect_err(|_| out.truncate(start))?;
+        Ok(true)
+    }
+
+    /// Gives each column of a record's key to `each`, in key order.
+    pub(super) fn each_key_field(
+        &self,
+        record: &Record<'_>,
+        mut each: impl FnMut(&Column, Option<Datum<'_>>) -> Result<(), Fault>,
+    ) -> Result<(), DataError> {
         let (tuple, old) = match *record {
             Record::Read(new) => (new, None),
             Record::Create { old, new } | Record::Update { old, new } => (new, old),
             Record::Delete(old) | Record::Tombstone(old) => (row_of(old), None),
         };
-        self.key(tuple, old, notes, out).map_err(|at| {
-            out.truncate(start);
-            self.error(at)
-        })?;
-        Ok(true)
-    }
-
-    fn key(
-        &self,
-        tuple: Tuple<'_>,
-        old: Option<OldTuple<'_>>,
-        notes: &mut Notes,
-        out: &mut Vec<u8>,
-    ) -> Result<(), At> {
         let mut fields = [Field::Null; MAX_COLUMNS];
-        self.gather(tuple, &mut fields)?;
-        if fields.contains(&Field::Unchanged)
-            && let Some(old) = old
-        {
+        self.gather(tuple, &mut fields).map_err(|at| self.error(at))?;
+        if let (true, Some(old)) = (fields.contains(&Field::Unchanged), old) {
             // A key column out of line that did not change: the old key has it.
-            let mut olds = [Field::Null; MAX_COLUMNS];
-            self.gather(row_of(old), &mut olds)?;
-            for (field, old) in fields.iter_mut().zip(olds) {
+            for (field, position) in fields.iter_mut().zip(&self.key) {
                 if *field == Field::Unchanged {
-                    *field = old;
+                    *field = sent_before(row_of(old), *position);
                 }
             }
         }
         for (position, field) in self.key.iter().zip(fields) {
             let Some(column) = self.columns.get(*position) else { continue };
-            let Some(slot) = &column.slot else { continue };
-            let path = Path::name(None, &column.field);
             let written = match field {
-                Field::Binary(bytes) => slot.write(Datum::Binary(bytes), &path, notes, out),
-                Field::Text(text) => slot.write(Datum::Text(text), &path, notes, out),
-                Field::Null => slot.write_null(out),
+                Field::Binary(bytes) => each(column, Some(Datum::Binary(bytes))),
+                Field::Text(text) => each(column, Some(Datum::Text(text))),
+                Field::Null => each(column, None),
                 Field::Unchanged => {
-                    return Err(At { column: Some(*position), problem: Problem::Unchanged });
+                    let problem = Problem::Unchanged;
+                    return Err(self.error(At { column: Some(*position), problem }));
                 }
             };
-            written.map_err(|fault| At::column(*position, fault))?;
+            written.map_err(|fault| self.error(At::column(*position, fault)))?;
         }
         Ok(())
     }
@@ -190,7 +185,7 @@ impl Plan {
             return Written::Null;
         }
         out.extend_from_slice(&[0, 0]);
-        self.tail(b't', false, meta, notes, out);
+        self.write_tail(b't', false, meta, notes, out);
         Written::Value
     }
 
@@ -215,15 +210,12 @@ impl Plan {
     }
 
     fn flat(&self, record: &Record<'_>, notes: &mut Notes, out: &mut Vec<u8>) -> Result<bool, At> {
-        match *record {
-            Record::Read(new) => self.row(new, None, None, notes, out),
-            Record::Create { old, new } | Record::Update { old, new } => {
-                self.row(new, full(old), None, notes, out)
-            }
-            Record::Delete(old) | Record::Tombstone(old) => {
-                self.row(row_of(old), None, None, notes, out)
-            }
-        }
+        let image = match *record {
+            Record::Read(new) => Image::after(new, None),
+            Record::Create { old, new } | Record::Update { old, new } => Image::after(new, old),
+            Record::Delete(old) | Record::Tombstone(old) => Image::before(old),
+        };
+        self.row(image, None, notes, out)
     }
 
     fn full(
@@ -234,9 +226,9 @@ impl Plan {
         out: &mut Vec<u8>,
     ) -> Result<bool, At> {
         let (op, before, after) = match *record {
-            Record::Read(new) => (b'r', None, Some((new, None))),
-            Record::Create { old, new } => (b'c', None, Some((new, full(old)))),
-            Record::Update { old, new } => (b'u', old, Some((new, full(old)))),
+            Record::Read(new) => (b'r', None, Some(Image::after(new, None))),
+            Record::Create { old, new } => (b'c', None, Some(Image::after(new, old))),
+            Record::Update { old, new } => (b'u', old, Some(Image::after(new, old))),
             Record::Delete(old) | Record::Tombstone(old) => (b'd', Some(old), None),
         };
         let mut fits = true;
@@ -245,118 +237,57 @@ impl Plan {
             Some(old) => {
                 out.push(2);
                 let path = Path::name(None, "before");
-                fits = self.row(row_of(old), None, Some(&path), notes, out)?;
+                fits = self.row(Image::before(old), Some(&path), notes, out)?;
             }
         }
         match after {
             None => out.push(0),
-            Some((new, old)) => {
+            Some(image) => {
                 out.push(2);
                 let path = Path::name(None, "after");
-                fits = fits && self.row(new, old, Some(&path), notes, out)?;
+                fits = fits && self.row(image, Some(&path), notes, out)?;
             }
         }
         let before_is_key = matches!(before, Some(OldTuple::Key(_)));
-        self.tail(op, before_is_key, meta, notes, out);
+        self.write_tail(op, before_is_key, meta, notes, out);
         Ok(fits)
     }
 
     /// Appends a row; false where it outgrew what is allowed.
     fn row(
         &self,
-        tuple: Tuple<'_>,
-        old: Option<Tuple<'_>>,
+        image: Image<'_>,
         path: Option<&Path<'_>>,
         notes: &mut Notes,
         out: &mut Vec<u8>,
     ) -> Result<bool, At> {
-        self.check(tuple)?;
+        self.check(image.tuple)?;
         let limit = out.len().saturating_add(self.max_row_bytes);
-        let mut olds = old.map(|old| old.fields());
-        for (position, (column, field)) in self.columns.iter().zip(tuple.fields()).enumerate() {
-            let old = olds.as_mut().and_then(Iterator::next);
-            let Some(slot) = &column.slot else { continue };
-            let field = match (field, old) {
-                (Field::Unchanged, Some(old)) => old,
-                (field, _) => field,
+        let fields = image.tuple.fields();
+        for (position, (column, field)) in self.columns.iter().zip(fields).enumerate() {
+            let Some(plan) = &column.plan else { continue };
+            let field = match (field, image.old) {
+                (Field::Unchanged, Some(old)) => sent_before(old, position),
+                _ => field,
             };
-            self.field(position, column, slot, field, path, notes, out)?;
+            let path = Path::name(path, &column.field);
+            let written = match field {
+                Field::Binary(bytes) => plan.slot.write(Datum::Binary(bytes), &path, notes, out),
+                Field::Text(text) => plan.slot.write(Datum::Text(text), &path, notes, out),
+                Field::Null => plan.write_null(image.key_only, out),
+                Field::Unchanged => {
+                    notes.note_unchanged(position);
+                    plan.write_unchanged(out)
+                        .map_err(|problem| At { column: Some(position), problem })?;
+                    Ok(())
+                }
+            };
+            written.map_err(|fault| At::column(position, fault))?;
             if out.len() > limit {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the row path's state, on the stack")]
-    #[inline]
-    fn field(
-        &self,
-        position: usize,
-        column: &Column,
-        slot: &Slot,
-        field: Field<'_>,
-        path: Option<&Path<'_>>,
-        notes: &mut Notes,
-        out: &mut Vec<u8>,
-    ) -> Result<(), At> {
-        let path = Path::name(path, &column.field);
-        let written = match field {
-            Field::Binary(bytes) => slot.write(Datum::Binary(bytes), &path, notes, out),
-            Field::Text(text) => slot.write(Datum::Text(text), &path, notes, out),
-            Field::Null => slot.write_null(out),
-            Field::Unchanged => {
-                notes.note_unchanged(position);
-                let unchanged = At { column: Some(position), problem: Problem::Unchanged };
-                return slot.write_null(out).map_err(|_| unchanged);
-            }
-        };
-        written.map_err(|fault| At::column(position, fault))
-    }
-
-    /// Appends all that follows `before` and `after`.
-    fn tail(
-        &self,
-        op: u8,
-        before_is_key: bool,
-        meta: &RecordMeta<'_>,
-        notes: &Notes,
-        out: &mut Vec<u8>,
-    ) {
-        out.extend_from_slice(&self.source_head);
-        wire::boolean(out, meta.snapshot != Snapshot::No);
-        let position = meta.position;
-        wire::long(out, position.commit_lsn.0.0.cast_signed());
-        wire::long(out, position.ordinal.cast_signed());
-        wire::long(out, position.sub_index.into());
-        wire::long(out, meta.lsn.0.cast_signed());
-        optional(out, meta.transaction, |out, transaction| {
-            wire::long(out, transaction.xid.0.into());
-        });
-        optional(out, meta.origin, |out, (name, _)| wire::bytes(out, name.as_bytes()));
-        optional(out, meta.transaction.zip(meta.order), |out, (transaction, order)| {
-            let _ = wire::sized(out, |out| {
-                crate::value::put!(out, "{}:{}", transaction.xid.0, transaction.commit_lsn.0);
-                Ok::<_, Fault>(())
-            });
-            wire::long(out, order.total.cast_signed());
-            wire::long(out, order.in_table.cast_signed());
-        });
-        out.extend_from_slice(&[2, op]);
-        let time = meta.transaction.map_or(meta.now, |transaction| transaction.commit_time);
-        wire::long(out, unix_us(time));
-        wire::boolean(out, before_is_key);
-        let unchanged = notes.unchanged();
-        if unchanged.len() > 0 {
-            wire::size(out, unchanged.len());
-            for column in unchanged {
-                let field = self.columns.get(column).map_or("", |column| &column.field);
-                wire::bytes(out, field.as_bytes());
-            }
-        }
-        out.push(0);
-        notes.write_unrepresentable(out);
-        notes.write_shapes(out);
     }
 
     #[inline]
@@ -386,26 +317,58 @@ fn row_of(old: OldTuple<'_>) -> Tuple<'_> {
     tuple
 }
 
-/// The whole old row, where that is what it is.
-fn full(old: Option<OldTuple<'_>>) -> Option<Tuple<'_>> {
-    match old {
-        Some(OldTuple::Full(tuple)) => Some(tuple),
-        _ => None,
+/// A value that did not change, out of the old row. It is there where the old row is whole, or
+/// the value part of its key; a null stands only for what was not sent. Rare enough to walk the
+/// row for it.
+#[cold]
+fn sent_before(old: Tuple<'_>, position: usize) -> Field<'_> {
+    match old.fields().nth(position) {
+        Some(value @ (Field::Text(_) | Field::Binary(_))) => value,
+        _ => Field::Unchanged,
     }
 }
 
-#[inline]
-fn optional<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
-    match value {
-        None => out.push(0),
-        Some(value) => {
-            out.push(2);
-            write(out, value);
+/// A row as it was or is.
+#[derive(Clone, Copy)]
+struct Image<'a> {
+    tuple: Tuple<'a>,
+    /// The old row, which may have what did not change and was not sent again.
+    old: Option<Tuple<'a>>,
+    /// Whether all but the replica identity is missing.
+    key_only: bool,
+}
+
+impl<'a> Image<'a> {
+    fn after(tuple: Tuple<'a>, old: Option<OldTuple<'a>>) -> Self {
+        Self { tuple, old: old.map(row_of), key_only: false }
+    }
+
+    fn before(old: OldTuple<'a>) -> Self {
+        let key_only = matches!(old, OldTuple::Key(_));
+        Self { tuple: row_of(old), old: None, key_only }
+    }
+}
+
+impl ColumnPlan {
+    #[inline]
+    fn write_null(&self, key_only: bool, out: &mut Vec<u8>) -> Result<(), Fault> {
+        match &self.absent {
+            Some(absent) if key_only => {
+                out.extend_from_slice(absent);
+                Ok(())
+            }
+            _ => self.slot.write_null(out),
         }
     }
-}
 
-/// Microseconds since 1970.
-fn unix_us(time: PgTimestamp) -> i64 {
-    time.0.saturating_add(EPOCH_US)
+    /// Writes what stands for a value that the server did not send.
+    fn write_unchanged(&self, out: &mut Vec<u8>) -> Result<(), Problem> {
+        match &self.unavailable {
+            Some(mark) => {
+                out.extend_from_slice(mark);
+                Ok(())
+            }
+            None => self.slot.write_null(out).map_err(|_| Problem::Unchanged),
+        }
+    }
 }

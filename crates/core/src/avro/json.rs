@@ -8,12 +8,11 @@ pub(crate) enum Json {
     Null,
     Bool(bool),
     Int(i64),
-    Float(f64),
+    /// A number, as it is written.
+    Number(String),
     Str(String),
     Array(Vec<Json>),
     Object(Vec<(&'static str, Json)>),
-    /// An object whose keys are not known at compile time.
-    Map(Vec<(String, Json)>),
 }
 
 impl Json {
@@ -39,7 +38,7 @@ impl fmt::Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Number(text) => f.write_str(text),
             Self::Str(text) => quoted(f, text),
             Self::Array(items) => {
                 f.write_str("[")?;
@@ -49,26 +48,16 @@ impl fmt::Display for Json {
                 f.write_str("]")
             }
             Self::Object(properties) => {
-                object(f, properties.iter().map(|(key, value)| (*key, value)))
-            }
-            Self::Map(properties) => {
-                object(f, properties.iter().map(|(key, value)| (key.as_str(), value)))
+                f.write_str("{")?;
+                for (i, (key, value)) in properties.iter().enumerate() {
+                    f.write_str(if i > 0 { "," } else { "" })?;
+                    quoted(f, key)?;
+                    write!(f, ":{value}")?;
+                }
+                f.write_str("}")
             }
         }
     }
-}
-
-fn object<'a>(
-    f: &mut fmt::Formatter<'_>,
-    properties: impl Iterator<Item = (&'a str, &'a Json)>,
-) -> fmt::Result {
-    f.write_str("{")?;
-    for (i, (key, value)) in properties.enumerate() {
-        f.write_str(if i > 0 { "," } else { "" })?;
-        quoted(f, key)?;
-        write!(f, ":{value}")?;
-    }
-    f.write_str("}")
 }
 
 fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
@@ -79,7 +68,7 @@ fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
         match c {
             '"' => f.write_str("\\\"")?,
             '\\' => f.write_str("\\\\")?,
-            c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+            c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
             c => f.write_char(c)?,
         }
     }

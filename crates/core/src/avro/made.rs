@@ -99,7 +99,8 @@ pub(super) fn array(
                 index += 1;
                 match value {
                     Some(value) => element.write(value, &path, notes, out),
-                    None => element.write_null(out),
+                    // An element that may not be null has no place in the array.
+                    None => element.write_null(out).map_err(|_| Fault::Unrepresentable),
                 }
             })
         })

@@ -8,10 +8,14 @@
 //! Relation + Table + Types + Options -> Plan -> key schema, value schema
 //! Row -> Plan::records -> Record -> encode_key, encode -> bytes, Notes
 //! ```
-#![expect(dead_code, reason = "arrays, composites and the debezium profile come next")]
 
 mod codec;
+mod debezium;
+mod debezium_codec;
+mod debezium_default;
+mod debezium_header;
 mod encode;
+mod envelope;
 mod error;
 mod json;
 mod key;

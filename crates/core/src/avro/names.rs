@@ -61,28 +61,42 @@ pub fn unescape(escaped: &str) -> Option<String> {
 /// The topic of a table as Debezium names it: what Kafka does not allow becomes an underscore.
 #[must_use]
 pub fn debezium_topic(prefix: &str, schema: &str, table: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    format!("{prefix}.{schema}.{table}").chars().map(|c| if allowed(c) { c } else { '_' }).collect()
+    /// Kafka's limit, where Debezium cuts off.
+    const MAX_LENGTH: usize = 249;
+    let mut topic = replaced(&format!("{prefix}.{schema}.{table}"), |c| matches!(c, '.' | '-'));
+    topic.truncate(MAX_LENGTH);
+    topic
 }
 
 /// A dotted name as Debezium adjusts it for Avro.
 pub(crate) fn debezium_full_name(name: &str) -> String {
-    let adjust = |(i, c): (usize, char)| match c {
-        'A'..='Z' | 'a'..='z' | '_' => c,
-        '0'..='9' | '.' if i > 0 => c,
-        _ => '_',
-    };
-    name.chars().enumerate().map(adjust).collect()
+    not_a_digit_first(replaced(name, |c| c == '.'))
 }
 
 /// A field's name as Debezium adjusts it for Avro.
 pub(crate) fn debezium_field(name: &str) -> String {
-    let mut out: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if out.starts_with(|c: char| c.is_ascii_digit()) {
-        out.insert(0, '_');
+    not_a_digit_first(replaced(name, |_| false))
+}
+
+/// Underscores for all but letters, digits, underscores and what `allowed` takes: as many as Java
+/// counts characters, which is two for one outside the basic plane.
+fn replaced(name: &str, allowed: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_ascii_alphanumeric() || c == '_' || allowed(c) {
+            out.push(c);
+        } else {
+            out.extend(std::iter::repeat_n('_', c.len_utf16()));
+        }
     }
     out
+}
+
+fn not_a_digit_first(mut name: String) -> String {
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    name
 }
 
 #[cfg(test)]
@@ -152,7 +166,8 @@ mod tests {
             debezium_topic("dbserver1", "public", "Odd-Name é"),
             "dbserver1.public.Odd-Name__"
         );
-        assert_eq!(debezium_full_name("1db.public.Odd-Name"), "_db.public.Odd_Name");
+        assert_eq!(debezium_full_name("1db.public.Odd-Name"), "_1db.public.Odd_Name");
+        assert_eq!(debezium_field("a😀"), "a__");
         assert_eq!(debezium_field("ünï"), "_n_");
         assert_eq!(debezium_field("1st"), "_1st");
     }

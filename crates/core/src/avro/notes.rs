@@ -138,10 +138,8 @@ impl Texts {
 
 /// The Avro string that `bytes` start with, and the rest.
 fn split_string(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let last = bytes.iter().position(|byte| byte & 0x80 == 0)?;
-    let (varint, rest) = bytes.split_at_checked(last + 1)?;
-    let number = varint.iter().rev().fold(0_usize, |sum, byte| sum << 7 | usize::from(byte & 0x7F));
-    let (text, rest) = rest.split_at_checked(number >> 1)?;
+    let (length, rest) = wire::read_long(bytes)?;
+    let (text, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
     Some((std::str::from_utf8(text).ok()?, rest))
 }
 

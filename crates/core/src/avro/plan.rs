@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::codec::{Null, Slot};
+use super::codec::Slot;
 use super::error::{PlanError, PlanFault, Warning};
 use super::json::Json;
 use super::options::{Envelope, Options, Profile};
 use super::waltide::{self, Typed};
-use super::{key, names, resolve, wire};
+use super::{debezium, key, names, resolve, wire};
 use crate::catalog::{PgType, Table, TableColumn, Types};
 use crate::pgoutput::{Relation, RelationColumn};
 
@@ -28,8 +28,8 @@ pub struct Plan {
     pub(super) key: Box<[usize]>,
     pub(super) profile: Profile,
     pub(super) envelope: Envelope,
-    /// The first fields of `source`, which are the same in every record.
-    pub(super) source_head: Box<[u8]>,
+    /// What of `source` is the same in every record.
+    pub(super) source: Source,
     pub(super) tombstones: bool,
     pub(super) max_row_bytes: usize,
     warnings: Vec<Warning>,
@@ -43,9 +43,31 @@ pub(super) struct Column {
     /// As the schema has it.
     pub(super) field: String,
     /// None where the configuration leaves the column out.
-    pub(super) slot: Option<Slot>,
+    pub(super) plan: Option<ColumnPlan>,
     /// The column's place in the key.
     pub(super) key_index: Option<usize>,
+}
+
+/// How the values of one column are written.
+#[derive(Debug)]
+pub(crate) struct ColumnPlan {
+    pub(crate) slot: Slot,
+    /// What is written where an old row that is its key only has no value, and the column is
+    /// required.
+    pub(crate) absent: Option<Vec<u8>>,
+    /// What is written for a value that the server did not send, where there is such a mark.
+    pub(crate) unavailable: Option<Vec<u8>>,
+}
+
+/// Encoded fields of `source`.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The version, the connector and the pipeline's name.
+    pub(super) head: Box<[u8]>,
+    /// The database's name.
+    pub(super) database: Box<[u8]>,
+    /// The schema's and the table's name.
+    pub(super) table: Box<[u8]>,
 }
 
 impl Plan {
@@ -137,7 +159,12 @@ impl<'a> Compiler<'a> {
         types: &'a Types,
         options: &'a Options,
     ) -> Self {
-        let namespace = waltide::namespace(options, relation);
+        let namespace = match options.profile {
+            Profile::Waltide => waltide::namespace(options, relation),
+            Profile::Debezium => {
+                debezium::namespace(&options.prefix, &relation.schema, &relation.name)
+            }
+        };
         let (warnings, defined) = (Vec::new(), HashSet::new());
         let column = String::new();
         let (depth, fault) = (0, None);
@@ -149,28 +176,28 @@ impl<'a> Compiler<'a> {
         let key_schema = if key.is_empty() { None } else { Some(self.key_schema(&key)?) };
         self.warnings.clear();
         self.defined.clear();
-        let mut columns = Vec::with_capacity(self.relation.columns.len());
+        let mut columns: Vec<Column> = Vec::with_capacity(self.relation.columns.len());
         let mut fields = Vec::with_capacity(self.relation.columns.len());
         for (position, column) in self.relation.columns.iter().enumerate() {
             let key_index = key.iter().position(|at| *at == position);
-            let slot = if self.options.columns.takes(&column.name) {
-                let (slot, schema) = self.column(column, key_index.is_some());
+            let name = column.name.clone();
+            let field = self.field_name(&name);
+            let plan = if self.options.columns.takes(&name) {
+                let met = columns.iter().find(|other| other.plan.is_some() && other.field == field);
+                if let Some(other) = met {
+                    return Err(PlanFault::NamesMeet(other.name.clone(), name));
+                }
+                let (plan, schema) = self.column(column, key_index.is_some());
                 fields.push(schema);
-                Some(slot)
+                Some(plan)
             } else {
                 None
             };
-            let field = self.field_name(&column.name);
-            columns.push(Column { name: column.name.clone(), field, slot, key_index });
+            columns.push(Column { name, field, plan, key_index });
         }
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let row = self.row_schema(fields);
-        let value_schema = match self.options.envelope {
-            Envelope::Full => waltide::envelope(&self.namespace, row),
-            Envelope::Flat => row,
-        };
         if self.options.envelope == Envelope::Flat && key.is_empty() {
             self.warnings.push(Warning::DeletesUnseen);
         }
@@ -178,8 +205,8 @@ impl<'a> Compiler<'a> {
             schema: self.relation.schema.clone(),
             table: self.relation.name.clone(),
             key_schema,
-            value_schema: value_schema.to_string(),
-            source_head: self.source_head(),
+            value_schema: self.value_schema(fields).to_string(),
+            source: self.source(),
             namespace: self.namespace,
             columns: columns.into(),
             key: key.into(),
@@ -201,73 +228,93 @@ impl<'a> Compiler<'a> {
             let (_, schema) = self.column(column, true);
             fields.push(schema);
         }
-        Ok(waltide::record("Key", Some(&self.namespace), fields).to_string())
+        let schema = match self.options.profile {
+            Profile::Waltide => waltide::record("Key", Some(&self.namespace), fields),
+            Profile::Debezium => debezium::top_level("Key", &self.namespace, fields),
+        };
+        Ok(schema.to_string())
     }
 
-    /// A column's slot and its field in the schema.
-    fn column(&mut self, column: &RelationColumn, in_key: bool) -> (Slot, Json) {
+    /// How a column is written, and its field in the schema.
+    fn column(&mut self, column: &RelationColumn, in_key: bool) -> (ColumnPlan, Json) {
         self.column.clone_from(&column.name);
-        let Typed { codec, schema } = waltide::type_of(self, column.type_oid, column.type_modifier);
+        let known = self.catalog(column);
+        let not_null = known.is_some_and(|known| known.not_null)
+            || self.table.primary_key.contains(&column.name);
         // A key column is required, but for one that only the configuration makes one.
-        let required = in_key && (self.options.key.is_empty() || self.is_required(column));
-        let name = self.field_name(&column.name);
-        let mut field =
-            if required { waltide::field(&name, schema) } else { waltide::optional(&name, schema) };
-        if let Some(comment) = self.catalog(column).and_then(|known| known.comment.as_deref()) {
-            field = field.with("doc", Json::str(comment));
+        let key_required = in_key && (self.options.key.is_empty() || not_null);
+        match self.options.profile {
+            Profile::Waltide => waltide::column(self, column, known, key_required),
+            Profile::Debezium => debezium::column(self, column, known, key_required || not_null),
         }
-        if name != column.name {
-            field = field.with("postgres.column", Json::str(column.name.as_str()));
-        }
-        let type_name = resolve::display_name(self.types, column.type_oid);
-        field = field.with("postgres.type", Json::str(type_name));
-        (Slot { codec, null: if required { Null::Never } else { Null::First } }, field)
     }
 
-    fn row_schema(&self, fields: Vec<Json>) -> Json {
-        // Inside the envelope the namespace is the envelope's.
-        let flat = self.options.envelope == Envelope::Flat;
-        let mut row = waltide::record("Row", flat.then_some(self.namespace.as_str()), fields);
-        if let Some(comment) = &self.table.comment {
-            row = row.with("doc", Json::str(comment.as_str()));
+    fn value_schema(&self, fields: Vec<Json>) -> Json {
+        let (relation, table, namespace) = (self.relation, self.table, self.namespace.as_str());
+        match (self.options.profile, self.options.envelope) {
+            (Profile::Waltide, Envelope::Full) => {
+                waltide::envelope(namespace, waltide::row(relation, table, None, fields))
+            }
+            (Profile::Waltide, Envelope::Flat) => {
+                waltide::row(relation, table, Some(namespace), fields)
+            }
+            (Profile::Debezium, Envelope::Full) => debezium::envelope(namespace, fields),
+            (Profile::Debezium, Envelope::Flat) => debezium::top_level("Value", namespace, fields),
         }
-        row.with("postgres.schema", Json::str(self.relation.schema.as_str()))
-            .with("postgres.table", Json::str(self.relation.name.as_str()))
     }
 
-    fn source_head(&self) -> Box<[u8]> {
-        let mut head = Vec::new();
+    fn source(&self) -> Source {
         let Options { version, prefix, database, .. } = self.options;
         let Relation { schema, name, .. } = self.relation;
-        for text in [version, "waltide", prefix, database, schema, name] {
-            wire::bytes(&mut head, text.as_bytes());
+        let connector = match self.options.profile {
+            Profile::Waltide => "waltide",
+            Profile::Debezium => "postgresql",
+        };
+        let strings = |texts: &[&str]| {
+            let mut out = Vec::new();
+            texts.iter().for_each(|text| wire::bytes(&mut out, text.as_bytes()));
+            out.into()
+        };
+        Source {
+            head: strings(&[version, connector, prefix]),
+            database: strings(&[database]),
+            table: strings(&[schema, name]),
         }
-        head.into()
     }
 
     fn field_name(&self, column: &str) -> String {
-        names::escape(column)
+        match self.options.profile {
+            Profile::Waltide => names::escape(column),
+            Profile::Debezium => names::debezium_field(column),
+        }
     }
 
     fn catalog(&self, column: &RelationColumn) -> Option<&'a TableColumn> {
         self.table.columns.iter().find(|known| known.name == column.name)
     }
 
-    fn is_required(&self, column: &RelationColumn) -> bool {
-        self.catalog(column).is_some_and(|known| known.not_null)
-            || self.table.primary_key.contains(&column.name)
+    /// A type inside another one, in the waltide profile.
+    pub(crate) fn nested(&mut self, oid: u32, modifier: i32) -> Typed {
+        self.deeper(|compiler| waltide::type_of(compiler, oid, modifier))
+            .unwrap_or_else(|| waltide::opaque(true))
     }
 
-    /// A type inside another one.
-    pub(crate) fn nested(&mut self, oid: u32, modifier: i32) -> Typed {
+    /// A type inside another one, in the debezium profile.
+    pub(crate) fn nested_debezium(&mut self, oid: u32, modifier: i32) -> debezium::Type {
+        self.deeper(|compiler| debezium::type_of(compiler, oid, modifier))
+            .unwrap_or_else(debezium::opaque)
+    }
+
+    /// One level further down, unless that is deeper than any sane type.
+    fn deeper<T>(&mut self, compile: impl FnOnce(&mut Self) -> T) -> Option<T> {
         if self.depth == resolve::MAX_DEPTH {
             self.fault = Some(PlanFault::TooDeep(self.column.clone()));
-            return waltide::opaque(true);
+            return None;
         }
         self.depth += 1;
-        let typed = waltide::type_of(self, oid, modifier);
+        let compiled = compile(self);
         self.depth -= 1;
-        typed
+        Some(compiled)
     }
 
     /// The record for one of the source's own types: in full the first time, then by name. It has
@@ -297,15 +344,20 @@ impl<'a> Compiler<'a> {
         fields: impl FnOnce(&mut Self) -> Vec<Json>,
     ) -> Json {
         let full = format!("{namespace}.{name}");
-        if !self.defined.insert(full.clone()) {
+        if !self.is_new(&full) {
             return Json::str(full);
         }
         let fields = fields(self);
         waltide::record(name, Some(namespace), fields)
     }
 
-    pub(crate) fn warn_opaque(&mut self, type_name: String, binary: bool) {
-        let column = self.column.clone();
+    /// Whether the schema at hand has not defined this name yet; from now on it has.
+    pub(crate) fn is_new(&mut self, full_name: &str) -> bool {
+        self.defined.insert(full_name.to_owned())
+    }
+
+    pub(crate) fn warn_opaque(&mut self, oid: u32, binary: bool) {
+        let (column, type_name) = (self.column.clone(), resolve::display_name(self.types, oid));
         self.warnings.push(Warning::OpaqueType { column, type_name, binary });
     }
 }

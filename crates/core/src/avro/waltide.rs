@@ -11,11 +11,12 @@
 
 use super::codec::{self, ArrayStyle, Codec, Null, Slot};
 use super::json::Json;
+use super::plan::ColumnPlan;
 use super::plan::{Compiler, SHARED};
 use super::resolve::{Resolution, display_name, numeric_modifier, resolve};
 use super::{Options, names};
-use crate::catalog::{Attribute, PgType};
-use crate::pgoutput::Relation;
+use crate::catalog::{Attribute, PgType, Table, TableColumn};
+use crate::pgoutput::{Relation, RelationColumn};
 use crate::value::geometric::Shape;
 use crate::value::scalar::Scalar;
 use crate::value::vector::Width;
@@ -47,6 +48,43 @@ pub(crate) fn namespace(options: &Options, relation: &Relation) -> String {
     format!("{}.{schema}.{table}", prefix.join("."))
 }
 
+/// How a column is written, and its field in the schema.
+pub(crate) fn column(
+    compiler: &mut Compiler<'_>,
+    column: &RelationColumn,
+    known: Option<&TableColumn>,
+    required: bool,
+) -> (ColumnPlan, Json) {
+    let Typed { codec, schema } = type_of(compiler, column.type_oid, column.type_modifier);
+    let name = names::escape(&column.name);
+    let mut field = if required { field(&name, schema) } else { optional(&name, schema) };
+    if let Some(comment) = known.and_then(|known| known.comment.as_deref()) {
+        field = field.with("doc", Json::str(comment));
+    }
+    if name != column.name {
+        field = field.with("postgres.column", Json::str(column.name.as_str()));
+    }
+    let type_name = display_name(compiler.types, column.type_oid);
+    field = field.with("postgres.type", Json::str(type_name));
+    let null = if required { Null::Never } else { Null::First };
+    (ColumnPlan { slot: Slot { codec, null }, absent: None, unavailable: None }, field)
+}
+
+/// The row's record. Inside the envelope its namespace is the envelope's.
+pub(crate) fn row(
+    relation: &Relation,
+    table: &Table,
+    namespace: Option<&str>,
+    fields: Vec<Json>,
+) -> Json {
+    let mut row = record("Row", namespace, fields);
+    if let Some(comment) = &table.comment {
+        row = row.with("doc", Json::str(comment.as_str()));
+    }
+    row.with("postgres.schema", Json::str(relation.schema.as_str()))
+        .with("postgres.table", Json::str(relation.name.as_str()))
+}
+
 /// How values of a type are written.
 pub(crate) fn type_of(compiler: &mut Compiler<'_>, oid: u32, modifier: i32) -> Typed {
     let resolved = resolve(compiler.types, oid, modifier);
@@ -59,7 +97,7 @@ pub(crate) fn type_of(compiler: &mut Compiler<'_>, oid: u32, modifier: i32) -> T
         }
         Resolution::Opaque { has_send } => {
             let binary = has_send && compiler.options.binary;
-            compiler.warn_opaque(display_name(compiler.types, oid), binary);
+            compiler.warn_opaque(oid, binary);
             opaque(binary)
         }
         Resolution::Array { element, delimiter } => {

@@ -4,20 +4,44 @@
 /// A zig-zag varint: Avro's `int` and `long`.
 #[inline]
 pub(crate) fn long(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    let mut bytes = [0_u8; 10];
-    let mut len = 0;
-    for slot in &mut bytes {
-        let [low, ..] = rest.to_le_bytes();
-        rest >>= 7;
-        len += 1;
-        if rest == 0 {
-            *slot = low & 0x7F;
-            break;
-        }
-        *slot = low | 0x80;
+    let rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    let [low, ..] = rest.to_le_bytes();
+    if rest < 0x80 {
+        out.push(low);
+    } else if rest < 1 << 56 {
+        // Up to eight groups of seven bits are moved apart, halves at a time, into eight bytes.
+        let spread = (rest & 0x00FF_FFFF_F000_0000) << 4 | rest & 0x0FFF_FFFF;
+        let spread = (spread & 0x0FFF_C000_0FFF_C000) << 2 | spread & 0x0000_3FFF_0000_3FFF;
+        let spread = (spread & 0x3F80_3F80_3F80_3F80) << 1 | spread & 0x007F_007F_007F_007F;
+        // All but the last are marked; how many there are shows in the highest bit set.
+        let more = rest.ilog2() / 7;
+        let marks = 0x8080_8080_8080_8080 & ((1 << (8 * more)) - 1);
+        // All eight and then fewer: a copy of fixed size is a store, not a call.
+        let start = out.len();
+        out.extend_from_slice(&(spread | marks).to_le_bytes());
+        out.truncate(start + more as usize + 1);
+    } else {
+        wide(out, rest);
     }
-    out.extend_from_slice(bytes.get(..len).unwrap_or_default());
+}
+
+#[cold]
+fn wide(out: &mut Vec<u8>, mut rest: u64) {
+    while rest >= 0x80 {
+        let [low, ..] = rest.to_le_bytes();
+        out.push(low | 0x80);
+        rest >>= 7;
+    }
+    let [low, ..] = rest.to_le_bytes();
+    out.push(low);
+}
+
+/// The long that `bytes` start with, and the rest.
+pub(crate) fn read_long(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let last = bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
+    let (varint, rest) = bytes.split_at_checked(last + 1)?;
+    let number = varint.iter().rev().fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7F));
+    Some(((number >> 1).cast_signed() ^ -(number & 1).cast_signed(), rest))
 }
 
 /// A length or a count.
@@ -120,12 +144,28 @@ mod tests {
             (63, &[0x7E]),
             (64, &[0x80, 1]),
             (-65, &[0x81, 1]),
+            ((1 << 55) - 1, &[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F]),
+            (1 << 55, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]),
             (i64::MAX, &[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]),
             (i64::MIN, &[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]),
         ] {
             let mut out = Vec::new();
             long(&mut out, value);
             assert_eq!(out, expected, "{value}");
+            assert_eq!(read_long(&out), Some((value, &[][..])));
+        }
+    }
+
+    #[test]
+    fn every_width_of_a_long_reads_back() {
+        for shift in 0..64 {
+            for near in [-1_i64, 0, 1] {
+                for value in [(1_i64 << shift).wrapping_add(near), near.wrapping_sub(1 << shift)] {
+                    let mut out = Vec::new();
+                    long(&mut out, value);
+                    assert_eq!(read_long(&out), Some((value, &[][..])));
+                }
+            }
         }
     }
 

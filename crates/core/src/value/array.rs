@@ -2,9 +2,9 @@
 
 use super::quoted::item;
 use super::read::Reader;
-use super::{Datum, Fault, put};
+use super::{Datum, Fault, What, put};
 
-const WHAT: &str = "array";
+const WHAT: What = &"array";
 /// Postgres has no more dimensions.
 const MAX_DIMENSIONS: usize = 6;
 
@@ -109,7 +109,7 @@ pub(crate) fn parse_vector(datum: Datum<'_>) -> Result<Array<'_>, Fault> {
             let vector = binary(bytes)?;
             match vector.shape.dimensions() {
                 [] | [_] => Ok(Array { shape: Shape::default(), ..vector }),
-                _ => Err(Fault::Malformed("int2vector")),
+                _ => Err(Fault::Malformed(&"int2vector")),
             }
         }
         Datum::Text(text) => {

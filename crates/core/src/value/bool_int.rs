@@ -8,31 +8,31 @@ pub(crate) fn boolean(datum: Datum<'_>) -> Result<bool, Fault> {
     match datum {
         Datum::Binary([0]) | Datum::Text(b"f") => Ok(false),
         Datum::Binary([_]) | Datum::Text(b"t") => Ok(true),
-        _ => Err(Fault::Malformed("bool")),
+        _ => Err(Fault::Malformed(&"bool")),
     }
 }
 
 #[inline]
 pub(crate) fn int2(datum: Datum<'_>) -> Result<i16, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(i16::from_be_bytes(exactly(bytes, "int2")?)),
-        Datum::Text(text) => number(text, "int2"),
+        Datum::Binary(bytes) => Ok(i16::from_be_bytes(exactly(bytes, &"int2")?)),
+        Datum::Text(text) => number(text, &"int2"),
     }
 }
 
 #[inline]
 pub(crate) fn int4(datum: Datum<'_>) -> Result<i32, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(i32::from_be_bytes(exactly(bytes, "int4")?)),
-        Datum::Text(text) => number(text, "int4"),
+        Datum::Binary(bytes) => Ok(i32::from_be_bytes(exactly(bytes, &"int4")?)),
+        Datum::Text(text) => number(text, &"int4"),
     }
 }
 
 #[inline]
 pub(crate) fn int8(datum: Datum<'_>) -> Result<i64, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(i64::from_be_bytes(exactly(bytes, "int8")?)),
-        Datum::Text(text) => number(text, "int8"),
+        Datum::Binary(bytes) => Ok(i64::from_be_bytes(exactly(bytes, &"int8")?)),
+        Datum::Text(text) => number(text, &"int8"),
     }
 }
 
@@ -40,16 +40,16 @@ pub(crate) fn int8(datum: Datum<'_>) -> Result<i64, Fault> {
 #[inline]
 pub(crate) fn unsigned(datum: Datum<'_>) -> Result<u32, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(u32::from_be_bytes(exactly(bytes, "oid")?)),
-        Datum::Text(text) => number(text, "oid"),
+        Datum::Binary(bytes) => Ok(u32::from_be_bytes(exactly(bytes, &"oid")?)),
+        Datum::Text(text) => number(text, &"oid"),
     }
 }
 
 /// `xid8`: 64 bits without a sign.
 pub(crate) fn unsigned8(datum: Datum<'_>) -> Result<u64, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(u64::from_be_bytes(exactly(bytes, "xid8")?)),
-        Datum::Text(text) => number(text, "xid8"),
+        Datum::Binary(bytes) => Ok(u64::from_be_bytes(exactly(bytes, &"xid8")?)),
+        Datum::Text(text) => number(text, &"xid8"),
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn unsigned8(datum: Datum<'_>) -> Result<u64, Fault> {
 /// `lc_monetary` "C" writes it, `-$1,234.50`.
 pub(crate) fn money(datum: Datum<'_>) -> Result<i64, Fault> {
     let text = match datum {
-        Datum::Binary(bytes) => return Ok(i64::from_be_bytes(exactly(bytes, "money")?)),
+        Datum::Binary(bytes) => return Ok(i64::from_be_bytes(exactly(bytes, &"money")?)),
         Datum::Text(text) => text,
     };
     let mut cents: i64 = 0;
@@ -67,18 +67,18 @@ pub(crate) fn money(datum: Datum<'_>) -> Result<i64, Fault> {
         cents = cents
             .checked_mul(10)
             .and_then(|cents| cents.checked_sub(i64::from(byte - b'0')))
-            .ok_or(Fault::Malformed("money"))?;
+            .ok_or(Fault::Malformed(&"money"))?;
         digits += 1;
     }
     let known = text.iter().all(|byte| byte.is_ascii_digit() || b"-$,.".contains(byte));
     let hundredths = text.iter().rev().position(|byte| *byte == b'.') == Some(2);
     if digits == 0 || !known || !hundredths {
-        return Err(Fault::Malformed("money with lc_monetary C"));
+        return Err(Fault::Malformed(&"money with lc_monetary C"));
     }
     if text.contains(&b'-') {
         Ok(cents)
     } else {
-        cents.checked_neg().ok_or(Fault::Malformed("money"))
+        cents.checked_neg().ok_or(Fault::Malformed(&"money"))
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn write_upper_hex(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Reads pairs of hex digits.
 pub(crate) fn unhex(hex: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let fault = Fault::Malformed("hex digits");
+    let fault = Fault::Malformed(&"hex digits");
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let pairs = hex.chunks_exact(2);
     if !pairs.remainder().is_empty() {
@@ -47,7 +47,7 @@ pub(crate) fn unhex(hex: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
 }
 
 fn unescape(escaped: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let fault = Fault::Malformed("bytea");
+    let fault = Fault::Malformed(&"bytea");
     let mut rest = escaped;
     loop {
         rest = match rest {
@@ -71,7 +71,7 @@ fn unescape(escaped: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
 
 /// A bit string: how many bits, and the bytes that hold them, first bit highest.
 pub(crate) fn bits(bytes: &[u8]) -> Result<(usize, &[u8]), Fault> {
-    let mut reader = Reader::new(bytes, "bit string");
+    let mut reader = Reader::new(bytes, &"bit string");
     let count = reader.len()?;
     let packed = reader.take(count.div_ceil(8))?;
     reader.end()?;
@@ -91,7 +91,7 @@ pub(crate) fn write_bits(datum: Datum<'_>, out: &mut Vec<u8>) -> Result<(), Faul
             out.extend_from_slice(text);
             Ok(())
         }
-        Datum::Text(_) => Err(Fault::Malformed("bit string")),
+        Datum::Text(_) => Err(Fault::Malformed(&"bit string")),
     }
 }
 
@@ -113,6 +113,6 @@ pub(crate) fn write_char(datum: Datum<'_>, out: &mut Vec<u8>) -> Result<(), Faul
             out.extend_from_slice(text);
             Ok(())
         }
-        _ => Err(Fault::Malformed("\"char\"")),
+        _ => Err(Fault::Malformed(&"\"char\"")),
     }
 }

@@ -2,11 +2,11 @@
 
 use super::quoted::item;
 use super::read::Reader;
-use super::{Datum, Fault};
+use super::{Datum, Fault, What};
 
-const COMPOSITE: &str =
-    "composite with the attributes that the catalog knows (the type may have changed)";
-const RANGE: &str = "range";
+const COMPOSITE: What =
+    &"composite with the attributes that the catalog knows (the type may have changed)";
+const RANGE: What = &"range";
 
 /// Gives each attribute's value to `each`, by its number.
 ///
@@ -130,11 +130,11 @@ pub(crate) fn ranges(
     datum: Datum<'_>,
     mut each: impl FnMut(Datum<'_>) -> Result<(), Fault>,
 ) -> Result<usize, Fault> {
-    let fault = Fault::Malformed("multirange");
+    let fault = Fault::Malformed(&"multirange");
     let mut count = 0;
     match datum {
         Datum::Binary(bytes) => {
-            let mut reader = Reader::new(bytes, "multirange");
+            let mut reader = Reader::new(bytes, &"multirange");
             let sent = reader.len()?;
             while count < sent {
                 each(Datum::Binary(reader.item()?.ok_or(fault)?))?;

@@ -6,16 +6,16 @@ use super::{Datum, Fault, put};
 #[inline]
 pub(crate) fn float4(datum: Datum<'_>) -> Result<f32, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(f32::from_be_bytes(exactly(bytes, "float4")?)),
-        Datum::Text(text) => number(text, "float4"),
+        Datum::Binary(bytes) => Ok(f32::from_be_bytes(exactly(bytes, &"float4")?)),
+        Datum::Text(text) => number(text, &"float4"),
     }
 }
 
 #[inline]
 pub(crate) fn float8(datum: Datum<'_>) -> Result<f64, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(f64::from_be_bytes(exactly(bytes, "float8")?)),
-        Datum::Text(text) => number(text, "float8"),
+        Datum::Binary(bytes) => Ok(f64::from_be_bytes(exactly(bytes, &"float8")?)),
+        Datum::Text(text) => number(text, &"float8"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::float::write_float8;
 use super::read::{Reader, number};
-use super::{Datum, Fault, put};
+use super::{Datum, Fault, What, put};
 
 /// A geometric type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,15 @@ enum Numbers<'a> {
 }
 
 impl Shape {
-    fn what(self) -> &'static str {
+    fn what(self) -> What {
         match self {
-            Self::Point => "point",
-            Self::Line => "line",
-            Self::Lseg => "lseg",
-            Self::Box => "box",
-            Self::Path => "path",
-            Self::Polygon => "polygon",
-            Self::Circle => "circle",
+            Self::Point => &"point",
+            Self::Line => &"line",
+            Self::Lseg => &"lseg",
+            Self::Box => &"box",
+            Self::Path => &"path",
+            Self::Polygon => &"polygon",
+            Self::Circle => &"circle",
         }
     }
 
@@ -123,7 +123,7 @@ impl Geometry<'_> {
                 doubles.map(f64::from_be_bytes).for_each(each);
             }
             Numbers::Text(text) => {
-                words(text).filter_map(|word| number(word, "").ok()).for_each(&mut each);
+                words(text).filter_map(|word| number(word, &"").ok()).for_each(&mut each);
             }
         }
     }

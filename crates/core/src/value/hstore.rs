@@ -2,9 +2,9 @@
 
 use super::quoted::{Escape, item, quote};
 use super::read::Reader;
-use super::{Datum, Fault, text};
+use super::{Datum, Fault, What, text};
 
-const WHAT: &str = "hstore";
+const WHAT: What = &"hstore";
 
 /// Gives each pair to `each`, and returns how many there were.
 pub(crate) fn pairs(

@@ -9,6 +9,7 @@ pub(crate) mod array;
 pub(crate) mod bool_int;
 pub(crate) mod bytes;
 pub(crate) mod composite;
+pub(crate) mod debezium;
 pub(crate) mod float;
 pub(crate) mod form;
 pub(crate) mod geometric;
@@ -37,11 +38,14 @@ pub(crate) enum Datum<'a> {
     Binary(&'a [u8]),
 }
 
+/// What bytes should have been, for the message. A thin pointer keeps results in registers.
+pub(crate) type What = &'static &'static str;
+
 /// Why a value was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The bytes are not what the type sends: the type as it should be, for the message.
-    Malformed(&'static str),
+    Malformed(What),
     /// The value is sound, but what it is written to cannot hold it.
     Unrepresentable,
     /// There is no value where the schema wants one.

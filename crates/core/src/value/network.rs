@@ -5,7 +5,7 @@ use super::{Fault, put};
 
 /// `inet` or `cidr`: `10.1.2.3`, `10.0.0.0/8`, `::1`. A `cidr` always shows its mask.
 pub(crate) fn write_inet(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let mut reader = Reader::new(bytes, "inet");
+    let mut reader = Reader::new(bytes, &"inet");
     let (family, mask, is_cidr) = (reader.u8()?, reader.u8()?, reader.u8()? != 0);
     let length = usize::from(reader.u8()?);
     let address = reader.take(length)?;
@@ -71,7 +71,7 @@ fn write_v6(address: [u8; 16], out: &mut Vec<u8>) {
 /// `08:00:2b:01:02:03`, of six or eight bytes.
 pub(crate) fn write_mac(bytes: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
     if bytes.len() != length {
-        return Err(Fault::Malformed("macaddr"));
+        return Err(Fault::Malformed(&"macaddr"));
     }
     for (i, byte) in bytes.iter().enumerate() {
         put!(out, "{}{byte:02x}", if i > 0 { ":" } else { "" });

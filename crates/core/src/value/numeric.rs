@@ -4,9 +4,9 @@
 //! Nothing is ever rounded or clamped: what does not fit is unrepresentable.
 
 use super::read::Reader;
-use super::{Datum, Fault, put};
+use super::{Datum, Fault, What, put};
 
-const WHAT: &str = "numeric";
+const WHAT: What = &"numeric";
 
 /// A decimal, still in the form in which it came.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +121,14 @@ impl Finite<'_> {
         precision: Option<u32>,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
+        if let Digits::Groups { weight, groups } = self.digits
+            && let Some(sum) = few_groups(weight, groups, scale)
+            && precision.is_none_or(|precision| sum.checked_ilog10().unwrap_or(0) < precision)
+        {
+            let sum = sum.cast_signed();
+            write_minimal(if self.negative { -sum } else { sum }, out);
+            return Ok(());
+        }
         let digits = self.leading_exponent().map_or(0, |exponent| exponent + 1 + i64::from(scale));
         if precision.is_some_and(|precision| digits > i64::from(precision)) {
             return Err(Fault::Unrepresentable);
@@ -239,7 +247,6 @@ impl Finite<'_> {
     }
 
     /// The scale without the zeros at its end: 1.10 has one digit behind the point.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the debezium profile comes next"))]
     pub(crate) fn stripped_scale(&self) -> u32 {
         let zeros = |part: &[u8]| part.iter().rev().take_while(|digit| **digit == b'0').count();
         match self.digits {
@@ -295,8 +302,39 @@ impl Finite<'_> {
 }
 
 /// 10^n for n up to 18.
+#[inline]
 fn power_of_ten(n: i64) -> u64 {
-    10_u64.pow(u32::try_from(n).unwrap_or_default())
+    #[expect(clippy::indexing_slicing, reason = "it is computed when this is compiled")]
+    const POWERS: [u64; 19] = {
+        let mut powers = [1; 19];
+        let mut n = 1;
+        while n < powers.len() {
+            powers[n] = powers[n - 1] * 10;
+            n += 1;
+        }
+        powers
+    };
+    usize::try_from(n).ok().and_then(|n| POWERS.get(n)).copied().unwrap_or(1)
+}
+
+/// The sum of up to three groups times 10^`scale`, where that is exact and has no more than 18
+/// digits: most decimals that there are.
+#[inline]
+fn few_groups(weight: i64, groups: &[u8], scale: u32) -> Option<u64> {
+    let count = i64::try_from(groups.len() / 2).ok().filter(|count| *count <= 3)?;
+    let sum = groups.chunks_exact(2).fold(0_u64, |sum, group| match group {
+        [high, low] => sum * 10_000 + u64::from(u16::from_be_bytes([*high, *low])),
+        _ => sum,
+    });
+    // The power of ten that the last digit counts, scaled.
+    match 4 * (weight + 1 - count) + i64::from(scale) {
+        unit @ 0..=6 => Some(sum * power_of_ten(unit)),
+        unit @ -4..0 => {
+            let cut = power_of_ten(-unit);
+            (sum % cut == 0).then_some(sum / cut)
+        }
+        _ => None,
+    }
 }
 
 /// An integer as big-endian two's complement in as few bytes as it needs.

@@ -36,7 +36,7 @@ pub(crate) fn item<'s, 'a: 's>(
             }
             [byte, ..] if !inside && stop(*byte) => return Ok((scratch, quoted)),
             [] if !inside => return Ok((scratch, quoted)),
-            [b'\\'] | [] => return Err(Fault::Malformed("quoted text")),
+            [b'\\'] | [] => return Err(Fault::Malformed(&"quoted text")),
             [byte, tail @ ..] => {
                 scratch.push(*byte);
                 tail

@@ -1,18 +1,18 @@
 //! Checked reads off a value's bytes.
 
-use super::Fault;
+use super::{Fault, What};
 
 /// What is left of a value's binary form.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
-    what: &'static str,
+    what: What,
 }
 
 impl<'a> Reader<'a> {
     /// `what` names the type in the message when the bytes are too few or too many.
     #[inline]
-    pub(crate) fn new(bytes: &'a [u8], what: &'static str) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], what: What) -> Self {
         Self { rest: bytes, what }
     }
 
@@ -99,11 +99,11 @@ impl<'a> Reader<'a> {
 
 /// A value of fixed size.
 #[inline]
-pub(crate) fn exactly<const N: usize>(bytes: &[u8], what: &'static str) -> Result<[u8; N], Fault> {
+pub(crate) fn exactly<const N: usize>(bytes: &[u8], what: What) -> Result<[u8; N], Fault> {
     bytes.try_into().map_err(|_| Fault::Malformed(what))
 }
 
 /// A number in text form.
-pub(crate) fn number<T: std::str::FromStr>(text: &[u8], what: &'static str) -> Result<T, Fault> {
+pub(crate) fn number<T: std::str::FromStr>(text: &[u8], what: What) -> Result<T, Fault> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Fault::Malformed(what))
 }

@@ -198,7 +198,7 @@ impl Scalar {
             Self::Timestamp => time_text::write_timestamp(time::timestamp(datum)?, "", out),
             Self::Timestamptz => time_text::write_timestamp(time::timestamp(datum)?, "+00", out),
             Self::Interval => time_text::write_interval(time::interval(datum)?, out),
-            Self::Uuid => uuid::write(datum, out)?,
+            Self::Uuid => out.extend_from_slice(&uuid::text(datum)?),
             Self::Inet | Self::Cidr => network::write_inet(binary, out)?,
             Self::Macaddr => network::write_mac(binary, 6, out)?,
             Self::Macaddr8 => network::write_mac(binary, 8, out)?,

@@ -17,6 +17,6 @@ pub(crate) fn versioned(datum: Datum<'_>) -> Result<&[u8], Fault> {
     match datum {
         Datum::Text(_) => text(datum),
         Datum::Binary([1, rest @ ..]) => text(Datum::Text(rest)),
-        Datum::Binary(_) => Err(Fault::Malformed("text behind the version byte 1")),
+        Datum::Binary(_) => Err(Fault::Malformed(&"text behind the version byte 1")),
     }
 }

@@ -43,11 +43,11 @@ pub(crate) struct Interval {
 #[inline]
 pub(crate) fn date(datum: Datum<'_>) -> Result<Bounded<i32>, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(match i32::from_be_bytes(exactly(bytes, "date")?) {
+        Datum::Binary(bytes) => Ok(match i32::from_be_bytes(exactly(bytes, &"date")?) {
             i32::MAX => Bounded::Infinity,
             i32::MIN => Bounded::NegativeInfinity,
             // Postgres ends its calendar in 5874897, so this does not overflow.
-            days => Bounded::Finite(days.checked_add(EPOCH_DAYS).ok_or(Fault::Malformed("date"))?),
+            days => Bounded::Finite(days.checked_add(EPOCH_DAYS).ok_or(Fault::Malformed(&"date"))?),
         }),
         Datum::Text(text) => time_text::date(text),
     }
@@ -57,17 +57,17 @@ pub(crate) fn date(datum: Datum<'_>) -> Result<Bounded<i32>, Fault> {
 #[inline]
 pub(crate) fn time(datum: Datum<'_>) -> Result<i64, Fault> {
     let us = match datum {
-        Datum::Binary(bytes) => i64::from_be_bytes(exactly(bytes, "time")?),
+        Datum::Binary(bytes) => i64::from_be_bytes(exactly(bytes, &"time")?),
         Datum::Text(text) => time_text::time(text)?,
     };
-    if (0..=DAY_US).contains(&us) { Ok(us) } else { Err(Fault::Malformed("time")) }
+    if (0..=DAY_US).contains(&us) { Ok(us) } else { Err(Fault::Malformed(&"time")) }
 }
 
 /// Microseconds since midnight and the offset from UTC in seconds, positive to the east.
 pub(crate) fn timetz(datum: Datum<'_>) -> Result<(i64, i32), Fault> {
     let (us, offset) = match datum {
         Datum::Binary(bytes) => {
-            let mut reader = Reader::new(bytes, "timetz");
+            let mut reader = Reader::new(bytes, &"timetz");
             let us = reader.i64()?;
             // On the wire it is positive to the west.
             let offset = reader.i32()?.checked_neg().ok_or(reader.fault())?;
@@ -77,14 +77,14 @@ pub(crate) fn timetz(datum: Datum<'_>) -> Result<(i64, i32), Fault> {
         Datum::Text(text) => time_text::timetz(text)?,
     };
     let sound = (0..=DAY_US).contains(&us) && offset.abs() < 86_400;
-    if sound { Ok((us, offset)) } else { Err(Fault::Malformed("timetz")) }
+    if sound { Ok((us, offset)) } else { Err(Fault::Malformed(&"timetz")) }
 }
 
 /// Microseconds since 2000-01-01: `timestamp`, and `timestamptz` in UTC.
 #[inline]
 pub(crate) fn timestamp(datum: Datum<'_>) -> Result<Bounded<i64>, Fault> {
     match datum {
-        Datum::Binary(bytes) => Ok(match i64::from_be_bytes(exactly(bytes, "timestamp")?) {
+        Datum::Binary(bytes) => Ok(match i64::from_be_bytes(exactly(bytes, &"timestamp")?) {
             i64::MAX => Bounded::Infinity,
             i64::MIN => Bounded::NegativeInfinity,
             us => Bounded::Finite(us),
@@ -104,7 +104,7 @@ pub(crate) fn unix_us(since_2000_us: i64) -> Result<i64, Fault> {
 pub(crate) fn interval(datum: Datum<'_>) -> Result<Bounded<Interval>, Fault> {
     let interval = match datum {
         Datum::Binary(bytes) => {
-            let mut reader = Reader::new(bytes, "interval");
+            let mut reader = Reader::new(bytes, &"interval");
             let (us, days, months) = (reader.i64()?, reader.i32()?, reader.i32()?);
             reader.end()?;
             Interval { months, days, us }

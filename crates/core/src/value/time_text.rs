@@ -2,7 +2,7 @@
 //! write them (`iso_8601` intervals are read as well).
 
 use super::time::{Bounded, DAY_US, EPOCH_DAYS, EPOCH_US, Interval, civil, days_from_civil};
-use super::{Fault, put};
+use super::{Fault, What, put};
 
 /// What is left of a text.
 struct Cursor<'a> {
@@ -11,7 +11,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn new(text: &'a [u8], what: &'static str) -> Self {
+    fn new(text: &'a [u8], what: What) -> Self {
         Self { rest: text, fault: Fault::Malformed(what) }
     }
 
@@ -125,7 +125,7 @@ pub(crate) fn date(text: &[u8]) -> Result<Bounded<i32>, Fault> {
     if let Some(infinite) = infinity(text) {
         return Ok(infinite);
     }
-    let mut cursor = Cursor::new(text, "date in DateStyle ISO");
+    let mut cursor = Cursor::new(text, &"date in DateStyle ISO");
     let ymd = cursor.ymd()?;
     let days = cursor.day_of(ymd)?;
     i32::try_from(days).map(Bounded::Finite).map_err(|_| cursor.fault)
@@ -133,7 +133,7 @@ pub(crate) fn date(text: &[u8]) -> Result<Bounded<i32>, Fault> {
 
 /// Microseconds since midnight.
 pub(crate) fn time(text: &[u8]) -> Result<i64, Fault> {
-    let mut cursor = Cursor::new(text, "time");
+    let mut cursor = Cursor::new(text, &"time");
     let us = cursor.clock_us()?;
     cursor.end()?;
     Ok(us)
@@ -141,7 +141,7 @@ pub(crate) fn time(text: &[u8]) -> Result<i64, Fault> {
 
 /// Microseconds since midnight and seconds to the east.
 pub(crate) fn timetz(text: &[u8]) -> Result<(i64, i32), Fault> {
-    let mut cursor = Cursor::new(text, "timetz");
+    let mut cursor = Cursor::new(text, &"timetz");
     let us = cursor.clock_us()?;
     let offset = cursor.offset_seconds()?;
     cursor.end()?;
@@ -153,7 +153,7 @@ pub(crate) fn timestamp(text: &[u8]) -> Result<Bounded<i64>, Fault> {
     if let Some(infinite) = infinity(text) {
         return Ok(infinite);
     }
-    let mut cursor = Cursor::new(text, "timestamp in DateStyle ISO");
+    let mut cursor = Cursor::new(text, &"timestamp in DateStyle ISO");
     let ymd = cursor.ymd()?;
     cursor.expect(b" ")?;
     let clock = cursor.clock_us()?;
@@ -171,7 +171,7 @@ pub(crate) fn interval(text: &[u8]) -> Result<Bounded<Interval>, Fault> {
     if let Some(infinite) = infinity(text) {
         return Ok(infinite);
     }
-    let mut cursor = Cursor::new(text, "interval in IntervalStyle postgres");
+    let mut cursor = Cursor::new(text, &"interval in IntervalStyle postgres");
     if cursor.eat(b"P") { iso_interval(cursor) } else { postgres_interval(cursor) }
 }
 
@@ -220,7 +220,7 @@ fn iso_interval(mut cursor: Cursor<'_>) -> Result<Bounded<Interval>, Fault> {
         let sign = if cursor.eat(b"-") { -1 } else { 1 };
         let number = sign * cursor.number()?;
         let fraction = sign * cursor.fraction_us()?;
-        let part = |number: i64| i32::try_from(number).map_err(|_| Fault::Malformed("interval"));
+        let part = |number: i64| i32::try_from(number).map_err(|_| Fault::Malformed(&"interval"));
         let fault = cursor.fault;
         let mut add_us = |unit_us: i64| {
             let us = number.checked_mul(unit_us).and_then(|us| us.checked_add(fraction));

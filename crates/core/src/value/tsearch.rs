@@ -9,7 +9,7 @@ const MAX_DEPTH: u16 = 1000;
 
 /// `tsvector`: `'cat':3A 'fat':2,4`.
 pub(crate) fn write_vector(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let mut reader = Reader::new(bytes, "tsvector");
+    let mut reader = Reader::new(bytes, &"tsvector");
     for i in 0..reader.len()? {
         if i > 0 {
             out.push(b' ');
@@ -27,7 +27,7 @@ pub(crate) fn write_vector(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault>
 
 /// `tsquery`: `'fat' & ( 'cat':*A | !'dog' )`.
 pub(crate) fn write_query(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let mut reader = Reader::new(bytes, "tsquery");
+    let mut reader = Reader::new(bytes, &"tsquery");
     if reader.len()? > 0 {
         write_operand(&mut reader, 0, false, MAX_DEPTH, out)?;
     }

@@ -2,7 +2,7 @@
 
 use super::float::{write_float4, write_float8};
 use super::read::{Reader, number};
-use super::{Datum, Fault, put};
+use super::{Datum, Fault, What, put};
 
 /// What a vector's numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) fn dense(
     let mut count = 0;
     match datum {
         Datum::Binary(bytes) => {
-            let mut reader = Reader::new(bytes, "vector");
+            let mut reader = Reader::new(bytes, &"vector");
             let sent = usize::from(reader.u16()?);
             let _unused = reader.u16()?;
             while count < sent {
@@ -34,9 +34,9 @@ pub(crate) fn dense(
         }
         Datum::Text(text) => {
             let inner = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(b"]"));
-            let inner = inner.ok_or(Fault::Malformed("vector"))?;
+            let inner = inner.ok_or(Fault::Malformed(&"vector"))?;
             for word in inner.split(|byte| *byte == b',') {
-                each(number(word, "vector")?);
+                each(number(word, &"vector")?);
                 count += 1;
             }
         }
@@ -60,7 +60,7 @@ enum Elements<'a> {
 }
 
 pub(crate) fn sparse(datum: Datum<'_>) -> Result<Sparse<'_>, Fault> {
-    const WHAT: &str = "sparsevec";
+    const WHAT: What = &"sparsevec";
     let fault = Fault::Malformed(WHAT);
     match datum {
         Datum::Binary(bytes) => {
@@ -142,7 +142,7 @@ pub(crate) fn write_sparse(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault>
 
 /// `(1, 2),(3, 4)`; a cube that is a point shows one corner.
 pub(crate) fn write_cube(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-    let mut reader = Reader::new(bytes, "cube");
+    let mut reader = Reader::new(bytes, &"cube");
     let header = reader.u32()?;
     let (dimensions, is_point) = (header & 0x7FFF_FFFF, header >> 31 == 1);
     for corner in 0..if is_point { 1 } else { 2 } {

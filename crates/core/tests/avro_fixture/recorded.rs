@@ -1,5 +1,6 @@
 //! Values of every type as a real server wrote them, see `tests/golden/record-values.sql`.
 #![allow(
+    dead_code,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -23,22 +24,27 @@ pub struct Recorded {
 pub fn load() -> (Types, Vec<Recorded>) {
     let recorded: Value =
         serde_json::from_str(include_str!("../../../../tests/golden/values.json")).unwrap();
+    (types(&recorded), recorded["values"].as_array().unwrap().iter().map(value).collect())
+}
+
+pub fn types(recorded: &Value) -> Types {
     let mut types = Types::default();
     recorded["types"].as_array().unwrap().iter().for_each(|of| types.insert(pg_type(of)));
-    (types, recorded["values"].as_array().unwrap().iter().map(value).collect())
+    types
+}
+
+pub fn unhex(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
 fn value(of: &Value) -> Recorded {
-    let hex = of["binary"].as_str().map(|hex| {
-        let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
-        pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
-    });
     Recorded {
         type_name: string(&of["type"]),
         oid: oid(&of["oid"]),
         modifier: modifier(&of["modifier"]),
         text: string(&of["text"]),
-        binary: hex,
+        binary: of["binary"].as_str().map(unhex),
     }
 }
 
