@@ -1,6 +1,6 @@
 # `make help` lists what there is: each target that has a description behind two hashes.
 .DEFAULT_GOAL := help
-.PHONY: help deps demo servers check test test-full fuzz deny clean
+.PHONY: help deps demo servers check test test-full bench fuzz deny clean
 
 CARGO ?= cargo
 # How long each fuzz target runs.
@@ -29,7 +29,11 @@ check: deps ## formatting, lints and documentation
 test: check ## check, then all tests, against real servers
 	$(CARGO) test --workspace --locked
 
-test-full: test deny fuzz ## test, deny, and each fuzz target for a while
+test-full: check ## all tests with the documented figures; writes docs/reports/test-full.md
+	scripts/test-full.sh
+
+bench: deps ## rows a second, CPU and memory from Postgres to Kafka, beside pg_recvlogical
+	$(CARGO) bench --locked --bench end_to_end
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60)
 	@command -v cargo-fuzz >/dev/null || { echo "fuzz: cargo install --locked cargo-fuzz" >&2; exit 1; }

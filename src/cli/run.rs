@@ -41,10 +41,12 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
         .build()
         .map_err(|error| cannot_start(&error))?;
     let listener = control.block_on(http::listen(config.http.listen))?;
+    // Port 0 lets the system choose, so what was asked for is not what can be asked.
+    let http = listener.local_addr().unwrap_or(config.http.listen);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pipelines = config.pipelines.len(),
-        http = %config.http.listen,
+        %http,
         "waltide starts"
     );
     let (shutdown, asked) = watch::channel(false);

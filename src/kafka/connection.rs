@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
 
 /// How long what librdkafka said counts as the present state of the connection.
 const COMPLAINT_LASTS: Duration = Duration::from_secs(15);
+
+/// Of a large cluster in trouble, how many brokers a message names.
+const MAX_COMPLAINTS: usize = 4;
 
 /// How Kafka is reached.
 #[derive(Clone, Debug)]
@@ -37,27 +42,35 @@ impl Settings {
     }
 }
 
-/// What librdkafka last complained of, in its own words: a failed call alone says little more
+/// What librdkafka complained of lately, in its own words: a failed call alone says little more
 /// than "transport failure".
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
-    last: Mutex<Option<(Instant, String)>>,
+    heard: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Complaints {
-    pub(super) fn note(&self, text: &str) {
-        if let Ok(mut last) = self.last.lock() {
-            *last = Some((Instant::now(), text.to_owned()));
+    fn note(&self, text: &str) {
+        let text = without_changing_parts(text);
+        if let Ok(mut heard) = self.heard.lock() {
+            heard.retain(|_, at| at.elapsed() < COMPLAINT_LASTS);
+            if heard.len() < MAX_COMPLAINTS || heard.contains_key(text) {
+                heard.insert(text.to_owned(), Instant::now());
+            }
         }
     }
 
+    /// All of them, in an order that does not depend on who was asked first: the same trouble has
+    /// the same words.
     pub(super) fn recent(&self) -> Option<String> {
-        let last = self.last.lock().ok()?;
-        last.as_ref().filter(|(at, _)| at.elapsed() < COMPLAINT_LASTS).map(|(_, text)| text.clone())
+        let heard = self.heard.lock().ok()?;
+        let recent = heard.iter().filter(|(_, at)| at.elapsed() < COMPLAINT_LASTS);
+        let texts: Vec<&str> = recent.map(|(text, _)| text.as_str()).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 
     /// librdkafka's log and error call-backs both come here; neither carries row values.
-    pub(super) fn heard(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+    pub(super) fn logged(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         tracing::debug!(facility, text, "librdkafka");
         if matches!(
             level,
@@ -69,6 +82,21 @@ impl Complaints {
             self.note(text);
         }
     }
+
+    pub(super) fn failed(&self, error: &KafkaError, reason: &str) {
+        // Why each of them is down comes by itself and says more.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.note(reason);
+        }
+    }
+}
+
+/// `[thrd:x]: broker: what happened (after 3ms in state CONNECT, 2 identical error(s) suppressed)`
+/// without the thread, the time and the count.
+fn without_changing_parts(text: &str) -> &str {
+    let text =
+        text.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")).map_or(text, |it| it.1);
+    text.split(" (after ").next().unwrap_or(text).trim()
 }
 
 /// The context of clients that only ask: they keep complaints for the message of a failure.
@@ -77,10 +105,46 @@ pub(super) struct Listening(pub(super) Complaints);
 
 impl ClientContext for Listening {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.heard(level, facility, text);
+        self.0.logged(level, facility, text);
     }
 
-    fn error(&self, _error: KafkaError, reason: &str) {
-        self.0.note(reason);
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.failed(&error, reason);
+    }
+}
+
+impl ProducerContext for Listening {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_has_the_same_words() {
+        let complaints = Complaints::default();
+        let down = KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        let other = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        complaints.failed(&other, "b:1/bootstrap: Connect failed (after 0ms in state CONNECT)");
+        complaints.failed(&down, "2/2 brokers are down");
+        complaints.logged(
+            RDKafkaLogLevel::Error,
+            "FAIL",
+            "[thrd:b:1/bootstrap]: b:1/bootstrap: Connect failed (after 3ms in state CONNECT, 9 \
+             identical error(s) suppressed)",
+        );
+        complaints.logged(
+            RDKafkaLogLevel::Error,
+            "FAIL",
+            "[thrd:a:1/bootstrap]: a:1/bootstrap: no",
+        );
+        complaints.logged(RDKafkaLogLevel::Info, "x", "nothing of importance");
+        assert_eq!(
+            complaints.recent().as_deref(),
+            Some("a:1/bootstrap: no; b:1/bootstrap: Connect failed")
+        );
     }
 }

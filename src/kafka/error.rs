@@ -75,7 +75,9 @@ impl Error {
                 Self::Authentication { brokers, reason }
             }
             Some(RDKafkaErrorCode::SSL) => Self::Tls { brokers, reason },
-            _ if said.contains("SSL") || said.contains("certificate") => {
+            // A broker that hangs up at once may want TLS, says librdkafka; it may as well be a
+            // proxy whose broker is away.
+            _ if said.contains("SSL handshake") || said.contains("certificate") => {
                 Self::Tls { brokers, reason }
             }
             _ if said.contains("SASL") || said.contains("uthentication") => {

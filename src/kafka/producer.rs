@@ -81,11 +81,11 @@ impl Reports {
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.complaints.heard(level, facility, text);
+        self.complaints.logged(level, facility, text);
     }
 
-    fn error(&self, _error: KafkaError, reason: &str) {
-        self.complaints.note(reason);
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.complaints.failed(&error, reason);
     }
 }
 

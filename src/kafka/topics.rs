@@ -1,10 +1,13 @@
 //! Topics are made on purpose, never by accident of a first record.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{Producer as _, ThreadedProducer};
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
@@ -25,14 +28,19 @@ pub struct TopicOptions {
 }
 
 /// Asks Kafka about itself and makes topics.
+///
+/// It asks with a producer that never sends: librdkafka's administrative client, as it is wrapped,
+/// keeps what librdkafka has to say in a queue that nobody reads, where it is of no use to the
+/// message of a failure and grows as long as a broker is away. So there is one of those only while
+/// a topic is made.
 pub struct Admin {
-    client: std::sync::Arc<AdminClient<Listening>>,
-    brokers: String,
+    client: Arc<ThreadedProducer<Listening>>,
+    settings: Settings,
 }
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admin").field("brokers", &self.brokers).finish_non_exhaustive()
+        f.debug_struct("Admin").field("brokers", &self.brokers()).finish_non_exhaustive()
     }
 }
 
@@ -42,12 +50,11 @@ impl Admin {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let brokers = settings.bootstrap_servers.clone();
         let client = settings
             .client()
             .create_with_context(Listening::default())
-            .map_err(|error| Error::of_call(&error, &brokers, "", ""))?;
-        Ok(Self { client: std::sync::Arc::new(client), brokers })
+            .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
+        Ok(Self { client: Arc::new(client), settings: settings.clone() })
     }
 
     /// Partitions of a topic, or `None` where there is no such topic. With no topic it only
@@ -56,12 +63,12 @@ impl Admin {
     /// # Errors
     /// Where Kafka cannot be reached or does not allow it.
     pub async fn partitions(&self, topic: Option<&str>) -> Result<Option<i32>, Error> {
-        let client = std::sync::Arc::clone(&self.client);
+        let client = Arc::clone(&self.client);
         let name = topic.map(ToOwned::to_owned);
         // librdkafka's metadata call blocks its thread.
         let answer =
             tokio::task::spawn_blocking(move || {
-                let metadata = client.inner().fetch_metadata(name.as_deref(), ANSWER)?;
+                let metadata = client.client().fetch_metadata(name.as_deref(), ANSWER)?;
                 let found = metadata.topics().iter().find(|of| Some(of.name()) == name.as_deref());
                 Ok::<_, rdkafka::error::KafkaError>(found.map(|topic| {
                     (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())
@@ -71,7 +78,7 @@ impl Admin {
             .map_err(|error| self.unreachable(&error.to_string()))?;
         match answer {
             Err(error) => {
-                Err(Error::of_call(&error, &self.brokers, &self.said(), "describe topics"))
+                Err(Error::of_call(&error, self.brokers(), &self.said(), "describe topics"))
             }
             Ok(None) => Ok(None),
             Ok(Some((None, count))) => Ok(Some(i32::try_from(count).unwrap_or(i32::MAX))),
@@ -96,9 +103,13 @@ impl Admin {
         let wait = AdminOptions::new()
             .request_timeout(Some(Timeout::After(ANSWER)))
             .operation_timeout(Some(Timeout::After(ANSWER)));
-        let answers = self.client.create_topics([&new], &wait).await.map_err(|error| {
-            Error::of_call(&error, &self.brokers, &self.said(), "create topics")
-        })?;
+        let failed = |error| Error::of_call(&error, self.brokers(), &self.said(), "create topics");
+        let maker: AdminClient<DefaultClientContext> =
+            self.settings.client().create().map_err(failed)?;
+        let answers = maker.create_topics([&new], &wait).await;
+        // Its end waits for a thread of its own.
+        tokio::task::spawn_blocking(move || drop(maker));
+        let answers = answers.map_err(failed)?;
         for answer in answers {
             match answer {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -140,10 +151,15 @@ impl Admin {
     }
 
     fn unreachable(&self, reason: &str) -> Error {
-        Error::Unreachable { brokers: self.brokers.clone(), reason: reason.to_owned() }
+        Error::Unreachable { brokers: self.brokers().to_owned(), reason: reason.to_owned() }
+    }
+
+    fn brokers(&self) -> &str {
+        &self.settings.bootstrap_servers
     }
 
     fn said(&self) -> String {
-        self.client.inner().context().0.recent().unwrap_or_default()
+        let silent = || format!("no answer within {ANSWER:?}");
+        self.client.context().0.recent().unwrap_or_else(silent)
     }
 }

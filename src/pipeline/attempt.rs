@@ -15,9 +15,10 @@ use waltide_core::lsn::DurableLsn;
 use super::diagnosis;
 use super::positions::{self, Positions};
 use super::routes::Compiler;
-use super::slot::watch_slot;
+use super::sink::Sink;
 use super::source::{self, Prepared};
 use super::stream::{Ended, Engine};
+use super::watching::watch_source;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::kafka::{self, Admin, Producer};
@@ -169,16 +170,17 @@ impl Attempt {
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let positions = Arc::new(Positions::starting(resume));
         let told = Told::start(&self.control, writer, Arc::clone(&positions));
-        let slot_name = self.settings.source.slot.clone();
-        let watching =
-            Watching(self.control.spawn(watch_slot(params, slot_name, Arc::clone(&self.status))));
-        let mut engine = Engine::new(
-            Intake::resume(resume),
-            compiler,
+        let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
+        let watching = Watching(self.control.spawn(watch));
+        let intake = Intake::resume(resume);
+        let sink = Sink::new(
+            intake,
             producer,
             positions,
             Arc::clone(&self.status),
+            kafka.bootstrap_servers.clone(),
         );
+        let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
         self.status.enter(State::Streaming);
         tracing::info!(
             pipeline = self.settings.name,
@@ -188,9 +190,9 @@ impl Attempt {
         );
         let ended = engine.run(&mut reader, shutdown).await;
         drop(watching);
-        self.durable = Some(engine.intake.durable());
+        self.durable = Some(engine.sink.intake.durable());
         if ended.is_err() {
-            engine.producer.abandon();
+            engine.sink.producer.abandon();
         }
         self.registry = Some(engine.into_compiler().registry);
         let farewell = tokio::time::timeout(FAREWELL, told.end(reader)).await;

@@ -6,7 +6,8 @@ use waltide_core::intake::Disorder;
 use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations};
 
 use crate::fault::{Code, Fault};
-use crate::postgres::{Error as SourceError, ServerError, SqlState};
+use crate::postgres::sql::identifier;
+use crate::postgres::{Error as SourceError, Peer, ServerError, SqlState};
 use crate::{kafka, registry};
 
 const REPORT: &str = "this should not happen: report it with this message; after a restart \
@@ -58,33 +59,32 @@ pub(super) fn of_source(error: &SourceError) -> Fault {
         E::Protocol { .. } => {
             (Code::SourceProtocol, "connect without a proxy or pooler in between")
         }
-        E::Server { error: server, .. } => return of_server(error, server),
+        E::Server { peer, error: server } => return of_server(error, peer, server),
     };
     Fault::new(code, error.to_string(), mend)
 }
 
 /// What the server itself said. Where a command has a better answer, it maps the error itself.
-fn of_server(error: &SourceError, server: &ServerError) -> Fault {
+fn of_server(error: &SourceError, peer: &Peer, server: &ServerError) -> Fault {
     let what = error.to_string();
     let (code, mend) = match server.sqlstate {
         SqlState::INVALID_PASSWORD => (
             Code::SourceAuthentication,
             "check the user in source.url and the password (password_file or PGPASSWORD)",
         ),
-        SqlState::INVALID_AUTHORIZATION => (
-            Code::SourceAuthentication,
-            "create the role, or add a rule for this database, user and host to pg_hba.conf",
-        ),
+        SqlState::INVALID_AUTHORIZATION => {
+            return Fault::new(Code::SourceAuthentication, what, login_mend(peer, server));
+        }
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            return Fault::new(Code::SourcePrivilege, what, privilege_mend(peer, server));
+        }
         SqlState::INVALID_CATALOG_NAME => {
             (Code::SourceDatabaseMissing, "correct the database in source.url, or create it")
         }
-        SqlState::INSUFFICIENT_PRIVILEGE => (
-            Code::SourcePrivilege,
-            "run the SQL that `waltide setup` prints, as an owner of the tables or a superuser",
-        ),
         SqlState::TOO_MANY_CONNECTIONS => (
             Code::NoFreeConnection,
-            "raise max_wal_senders or max_connections on the server, or end connections that are not needed",
+            "raise the limit the server names (max_wal_senders, max_connections, or the CONNECTION \
+             LIMIT of role or database), or end connections that are not needed",
         ),
         SqlState::CONFIGURATION_LIMIT_EXCEEDED => (
             Code::NoFreeSlot,
@@ -101,6 +101,9 @@ fn of_server(error: &SourceError, server: &ServerError) -> Fault {
             Code::SlotUnusable,
             "look at the slot in pg_replication_slots; a lost one must be dropped and made anew",
         ),
+        SqlState::UNDEFINED_OBJECT if server.message.starts_with("publication") => {
+            (Code::PublicationUnusable, PUBLICATION_TOO_YOUNG_MEND)
+        }
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => (
             Code::SourceLost,
             "nothing if the server comes back by itself; otherwise look at its log",
@@ -117,6 +120,48 @@ fn of_server(error: &SourceError, server: &ServerError) -> Fault {
     };
     Fault::new(code, what, mend)
 }
+
+/// The server has one SQLSTATE for several refusals of a login. Its words tell which; where they
+/// are translated, the advice is that for the commonest.
+fn login_mend(peer: &Peer, server: &ServerError) -> String {
+    let (role, database) = (identifier(peer.user()), identifier(peer.database()));
+    if server.message.contains("does not exist") {
+        return format!(
+            "correct the user in source.url, or create the role: CREATE ROLE {role} LOGIN \
+             REPLICATION PASSWORD '...';"
+        );
+    }
+    if server.message.contains("not permitted to log in") {
+        return format!("have a superuser run: ALTER ROLE {role} LOGIN;");
+    }
+    format!(
+        "let the role in with a line in the server's pg_hba.conf, such as: host {database} {role} \
+         ADDRESS scram-sha-256; then reload the server"
+    )
+}
+
+/// As with logins, only the words tell what is missing.
+fn privilege_mend(peer: &Peer, server: &ServerError) -> String {
+    if server.message.contains("permission denied for database") {
+        let (role, database) = (identifier(peer.user()), identifier(peer.database()));
+        return format!("have a superuser run: GRANT CONNECT ON DATABASE {database} TO {role};");
+    }
+    // A session that may not even start wanted to be a walsender.
+    if server.severity == "FATAL" {
+        return replication_mend(peer);
+    }
+    "run the SQL that `waltide setup` prints, as an owner of the tables or a superuser".to_owned()
+}
+
+/// How a role gets the right to replicate.
+pub(super) fn replication_mend(peer: &Peer) -> String {
+    format!("have a superuser run: ALTER ROLE {} REPLICATION;", identifier(peer.user()))
+}
+
+/// A change is decoded with the catalog of its own time, so a publication that is made later, or
+/// made again, does not serve the changes before it.
+const PUBLICATION_TOO_YOUNG_MEND: &str = "the slot holds changes from before the publication was there, and they cannot be published: \
+     drop the slot, decide what to do about those changes, and restart the daemon";
 
 /// How logical WAL is switched on.
 pub(super) const WAL_LEVEL_MEND: &str =
@@ -168,6 +213,11 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
             "correct it under kafka.properties",
         ),
     }
+}
+
+/// Records that wait and are not acknowledged, while the connection to the source is fine.
+pub(super) fn of_stall(brokers: &str, said: &str) -> Fault {
+    of_kafka(&kafka::Error::Unreachable { brokers: brokers.to_owned(), reason: said.to_owned() })
 }
 
 /// The registry at an address.

@@ -7,13 +7,15 @@
 mod attempt;
 mod backoff;
 mod diagnosis;
+mod pace;
 mod position_text;
 mod positions;
 mod routes;
 mod rows;
-mod slot;
+mod sink;
 mod source;
 mod stream;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,6 +17,9 @@ use crate::status::Counts;
 /// What is known of a relation of the stream.
 #[derive(Debug)]
 pub(super) enum Known {
+    /// It was described, and no row of it has come yet. The server describes a partition whose
+    /// rows come as those of the table at the top, too: it needs no topic.
+    Described,
     /// It is captured.
     Captured(Box<Route>),
     /// The publication covers it, configuration does not.

@@ -3,7 +3,7 @@
 
 use waltide_core::avro::{self, Notes, RecordMeta, Snapshot, Written};
 use waltide_core::change::{Position, Row};
-use waltide_core::intake::{Intake, Place};
+use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::RelationId;
 
@@ -12,7 +12,7 @@ use super::position_text::PositionText;
 use super::routes::{Known, Route};
 use super::stream::Engine;
 use crate::fault::{Code, Fault};
-use crate::kafka::{Producer, Record, Refusal};
+use crate::kafka::Record;
 use crate::status;
 
 /// Reused from row to row. One row of a gigabyte leaves buffers of a gigabyte behind, so they are
@@ -35,12 +35,15 @@ impl Engine {
         lsn: Lsn,
         row: Row<'_>,
     ) -> Result<(), Fault> {
-        let Some(place) = self.intake.row().map_err(diagnosis::of_disorder)? else {
+        let Some(place) = self.sink.intake.row().map_err(diagnosis::of_disorder)? else {
             return Ok(());
         };
-        let Some((_, known)) = self.relations.get(relation) else {
+        let Some((description, known)) = self.relations.get(relation) else {
             return Err(diagnosis::of_unknown_relation(relation));
         };
+        if let Known::Described = known {
+            *known = Box::pin(self.compiler.compile(description)).await?;
+        }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
         for (sub_index, record) in records {
@@ -56,8 +59,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
             };
-            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
-            self.moved.count(&out);
+            self.sink.put(&out).await?;
         }
         route.count(&row);
         self.out.shrink();
@@ -72,9 +74,12 @@ impl Engine {
         place: &Place,
         first_sub_index: u32,
     ) -> Result<u32, Fault> {
-        let Some((_, known)) = self.relations.get(relation) else {
+        let Some((description, known)) = self.relations.get(relation) else {
             return Err(diagnosis::of_unknown_relation(relation));
         };
+        if let Known::Described = known {
+            *known = Box::pin(self.compiler.compile(description)).await?;
+        }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;
         for partition in 0..route.partitions {
@@ -94,8 +99,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
             };
-            put(&mut self.producer, &mut self.intake, &self.positions, &out).await?;
-            self.moved.count(&out);
+            self.sink.put(&out).await?;
             sub_index += 1;
         }
         route.count_truncate();
@@ -145,29 +149,6 @@ impl Buffers {
                 buffer.clear();
                 buffer.shrink_to(KEPT_BYTES);
             }
-        }
-    }
-}
-
-/// Hands a record over, waiting for room while the queue is full. What comes back meanwhile is
-/// entered into the books at once: it is what makes room, and the server is told of it.
-async fn put(
-    producer: &mut Producer,
-    intake: &mut Intake,
-    positions: &super::positions::Positions,
-    record: &Record<'_>,
-) -> Result<(), Fault> {
-    loop {
-        match producer.send(record) {
-            Ok(()) => {
-                intake.produced();
-                return Ok(());
-            }
-            Err(Refusal::Full) => {
-                producer.reported().await;
-                super::stream::settle(producer, intake, positions)?;
-            }
-            Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
         }
     }
 }

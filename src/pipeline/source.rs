@@ -11,8 +11,8 @@ use super::diagnosis::{self, WAL_LEVEL_MEND};
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::postgres::publication::{self, Candidate, Coverage};
-use crate::postgres::sql::{identifier, literal};
-use crate::postgres::{Connection, Error, Slot, SqlState, WalStatus};
+use crate::postgres::sql::{identifier, literal, qualified};
+use crate::postgres::{Connection, Error, Peer, Slot, SqlState, WalStatus};
 
 /// The oldest server whose pgoutput we read: the first with streaming, binary and messages.
 const OLDEST_VERSION: u32 = 140_000;
@@ -20,6 +20,16 @@ const OLDEST_VERSION: u32 = 140_000;
 /// How long making a slot may wait for old transactions before we say whose they are. `run`
 /// promises to name what is wrong within ten seconds.
 const SLOT_WAIT: Duration = Duration::from_secs(6);
+
+/// How long making a publication may wait for a lock on a table before we say whose it is. Longer
+/// than `deadlock_timeout`, after which an autovacuum that is in the way gives up by itself.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the server may be silent beyond that. It let us in just before, so it was quick then.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// `55P03 lock_not_available`
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// A source that can be streamed from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +46,28 @@ pub(super) async fn prepare(
     settings: &config::settled::Pipeline,
     has_streamed: bool,
 ) -> Result<Prepared, Fault> {
-    fit(on).await?;
-    let publications = publish(on, &settings.source).await?;
-    let confirmed = ensure_slot(on, &settings.source.slot, has_streamed).await?;
+    let peer = on.peer().clone();
+    let source = &settings.source;
+    let published = async {
+        fit(on).await?;
+        publish(on, source).await
+    };
+    let publications = within(LOCK_WAIT + ANSWER, &peer, published).await?;
+    let slot = ensure_slot(on, &source.slot, has_streamed);
+    let confirmed = within(SLOT_WAIT + ANSWER, &peer, slot).await?;
     Ok(Prepared { publications, confirmed })
+}
+
+/// A server that stops answering in the middle must not keep us from saying so.
+async fn within<T>(
+    after: Duration,
+    peer: &Peer,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    tokio::time::timeout(after, work).await.unwrap_or_else(|_| {
+        let (peer, waiting_for) = (peer.clone(), "an answer");
+        Err(diagnosis::of_source(&Error::Timeout { peer, waiting_for, after }))
+    })
 }
 
 async fn fit(on: &mut Connection) -> Result<(), Fault> {
@@ -91,6 +119,59 @@ impl Captured {
             self.0.candidates.iter().filter(|table| !table.published).collect();
         publication::statements(&source.publication, &self.0.existing, &missing)
     }
+
+    /// Who holds a lock on one of the tables that keeps it from being published.
+    async fn lock_holders(&self, on: &mut Connection) -> String {
+        let missing = self.0.candidates.iter().filter(|table| !table.published);
+        let tables: Vec<String> = missing
+            .map(|table| {
+                format!("to_regclass({})", literal(&qualified(&table.schema, &table.name)))
+            })
+            .collect();
+        // Weaker locks than these are not in the way.
+        let sql = format!(
+            "SELECT string_agg(DISTINCT 'process ' || pid, ', ') FROM pg_locks
+              WHERE granted AND pid <> pg_backend_pid() AND relation IN ({})
+                AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')",
+            tables.join(", ")
+        );
+        named(on, &sql).await
+    }
+}
+
+/// The names a query finds, for a message that is of use without them as well.
+async fn named(on: &mut Connection, sql: &str) -> String {
+    let found = on.simple_query(sql).await.ok();
+    let found = found.and_then(|rows| rows.single().map(ToOwned::to_owned));
+    found.unwrap_or_else(|| "the server does not show whose".to_owned())
+}
+
+/// Makes the publications cover what is captured. Called now and then as well, for tables that
+/// come to match while the stream runs: their changes are seen from then on.
+pub(super) async fn cover(
+    on: &mut Connection,
+    source: &config::settled::Source,
+) -> Result<(), Fault> {
+    let captured = Captured::read(on, source).await?;
+    let statements = captured.statements(source);
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; {}; COMMIT",
+        LOCK_WAIT.as_millis(),
+        statements.join("; ")
+    );
+    match on.simple_query(&sql).await {
+        Ok(_) => {
+            tracing::info!(sql = statements.join("; "), "published");
+            Ok(())
+        }
+        Err(error) => {
+            let _ = on.simple_query("ROLLBACK").await;
+            Err(cannot_publish(on, &error, &captured, &statements).await)
+        }
+    }
 }
 
 /// Makes the publications cover what is captured, and names those there are.
@@ -98,17 +179,7 @@ async fn publish(
     on: &mut Connection,
     source: &config::settled::Source,
 ) -> Result<Vec<String>, Fault> {
-    let statements = Captured::read(on, source).await?.statements(source);
-    if !statements.is_empty() {
-        let sql = format!("BEGIN; {}; COMMIT", statements.join("; "));
-        match on.simple_query(&sql).await {
-            Ok(_) => tracing::info!(sql = statements.join("; "), "published"),
-            Err(error) => {
-                let _ = on.simple_query("ROLLBACK").await;
-                return Err(cannot_publish(&error, &statements));
-            }
-        }
-    }
+    cover(on, source).await?;
     let Captured(coverage) = Captured::read(on, source).await?;
     warn_of_gaps(&coverage);
     if coverage.candidates.iter().all(|table| !table.published) {
@@ -163,16 +234,29 @@ fn no_tables(on: &Connection, source: &config::settled::Source) -> Fault {
     )
 }
 
-fn cannot_publish(error: &Error, statements: &[String]) -> Fault {
+async fn cannot_publish(
+    on: &mut Connection,
+    error: &Error,
+    captured: &Captured,
+    statements: &[String],
+) -> Fault {
     let fault = diagnosis::of_source(error);
-    if error.sqlstate() != Some(SqlState::INSUFFICIENT_PRIVILEGE) {
-        return fault;
+    match error.sqlstate() {
+        Some(SqlState::INSUFFICIENT_PRIVILEGE) => Fault::new(
+            Code::SourcePrivilege,
+            format!("the role may not make the publication: {}", fault.what),
+            format!("have an owner of the tables or a superuser run: {};", statements.join("; ")),
+        ),
+        Some(state) if state.as_str() == LOCK_NOT_AVAILABLE => Fault::new(
+            Code::SourceRefused,
+            format!(
+                "making the publication waits for a lock on a table that another session holds: {}",
+                captured.lock_holders(on).await
+            ),
+            "wait, or end it: SELECT pg_terminate_backend(PID)",
+        ),
+        _ => fault,
     }
-    Fault::new(
-        Code::SourcePrivilege,
-        format!("the role may not make the publication: {}", fault.what),
-        format!("have an owner of the tables or a superuser run: {};", statements.join("; ")),
-    )
 }
 
 async fn ensure_slot(on: &mut Connection, name: &str, has_streamed: bool) -> Result<Lsn, Fault> {
@@ -195,7 +279,7 @@ async fn ensure_slot(on: &mut Connection, name: &str, has_streamed: bool) -> Res
         Err(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
             return Err(blocked(on, name).await);
         }
-        Err(error) => return Err(cannot_create(name, &error)),
+        Err(error) => return Err(cannot_create(on, name, &error).await),
     }
     let slot = on.read_slot(name).await.map_err(failed)?;
     match slot {
@@ -248,44 +332,62 @@ fn usable(on: &Connection, slot: &Slot) -> Result<Lsn, Fault> {
             ),
         );
     }
-    slot.confirmed_flush_lsn.map_or_else(
-        || {
-            unusable(
-                format!("slot {name} is not ready: it has no confirmed position"),
-                "wait until its creation has finished, or drop it".to_owned(),
-            )
-        },
-        Ok,
-    )
-}
-
-fn cannot_create(name: &str, error: &Error) -> Fault {
-    let fault = diagnosis::of_source(error);
-    if error.sqlstate() != Some(SqlState::INSUFFICIENT_PRIVILEGE) {
-        return Fault { what: format!("slot {name} cannot be created: {}", fault.what), ..fault };
+    match (slot.confirmed_flush_lsn, slot.active_pid) {
+        (Some(confirmed), _) => Ok(confirmed),
+        (None, Some(pid)) => Err(Fault::new(
+            Code::SlotTaken,
+            format!("slot {name} is only being made: process {pid} waits for old transactions"),
+            "nothing where that is another daemon: this one then stands by; otherwise end it with \
+             SELECT pg_terminate_backend(PID)",
+        )),
+        (None, None) => unusable(
+            format!("slot {name} is not ready: it has no confirmed position"),
+            format!(
+                "drop it: SELECT pg_drop_replication_slot({}); and restart the daemon",
+                literal(name)
+            ),
+        ),
     }
-    let role = error.peer().map_or("the role", |peer| peer.user());
-    Fault::new(
-        Code::SourcePrivilege,
-        format!("the role may not create slot {name}: {}", fault.what),
-        format!("have a superuser run: ALTER ROLE {} REPLICATION;", identifier(role)),
-    )
 }
 
+async fn cannot_create(on: &mut Connection, name: &str, error: &Error) -> Fault {
+    let fault = diagnosis::of_source(error);
+    let what = format!("slot {name} cannot be created: {}", fault.what);
+    match error.sqlstate() {
+        Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Fault::new(Code::SourcePrivilege, what, diagnosis::replication_mend(on.peer()))
+        }
+        Some(SqlState::CONFIGURATION_LIMIT_EXCEEDED) => {
+            let sql = "SELECT string_agg(quote_literal(slot_name), ', ' ORDER BY slot_name)
+                         FROM pg_replication_slots WHERE NOT active";
+            let unused = named(on, sql).await;
+            let mend = format!(
+                "drop a slot that is not needed any more with SELECT pg_drop_replication_slot(NAME); \
+                 nobody reads now: {unused}; or raise max_replication_slots and restart the server"
+            );
+            Fault::new(Code::NoFreeSlot, what, mend)
+        }
+        _ => Fault { what, ..fault },
+    }
+}
+
+/// Whose transactions were open all the while: of those that began meanwhile none is in the way.
 async fn blocked(on: &mut Connection, name: &str) -> Fault {
-    let sql = "SELECT string_agg(holder, ', ') FROM (
-                 SELECT 'process ' || pid AS holder FROM pg_stat_activity
-                  WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-                 UNION ALL
-                 SELECT 'prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts) held";
-    let holders =
-        on.simple_query(sql).await.ok().and_then(|rows| rows.single().map(ToOwned::to_owned));
+    // Who may not look into others' sessions sees no `xact_start` there.
+    let sql = format!(
+        "SELECT string_agg(holder, ', ') FROM (
+           SELECT 'process ' || pid AS holder FROM pg_stat_activity
+            WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+              AND coalesce(xact_start <= now() - interval '{wait} ms', true)
+           UNION ALL
+           SELECT 'prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts
+            WHERE prepared <= now() - interval '{wait} ms') held",
+        wait = SLOT_WAIT.as_millis()
+    );
+    let holders = named(on, &sql).await;
     Fault::new(
         Code::SlotBlocked,
-        format!(
-            "creating slot {name} waits for transactions that were open before it: {}",
-            holders.unwrap_or_else(|| "the server does not show whose".to_owned())
-        ),
+        format!("creating slot {name} waits for transactions that were open before it: {holders}"),
         "end them, or wait: SELECT pg_terminate_backend(PID) ends a process, ROLLBACK PREPARED 'GID' \
          a prepared transaction",
     )

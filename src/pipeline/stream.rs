@@ -18,27 +18,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use waltide_core::change::Row;
-use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{
     Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
 use super::diagnosis;
-use super::positions::Positions;
+use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
+use super::sink::{SHOW_EVERY, Sink};
 use crate::fault::Fault;
-use crate::kafka::{Producer, Record};
 use crate::postgres::StreamReader;
 use crate::status::{Pipeline, State};
 
 /// How long a daemon that was asked to end waits for the open transaction and for Kafka. Kubernetes
 /// kills after 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// How often what moved is shown to whoever watches.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
 
 /// Why a stream ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,50 +47,20 @@ pub(super) enum Ended {
 
 /// The owner of one connection's stream.
 pub(super) struct Engine {
-    pub(super) intake: Intake,
-    pub(super) producer: Producer,
-    pub(super) positions: Arc<Positions>,
+    pub(super) sink: Sink,
     pub(super) relations: RelationCache<Known>,
     pub(super) out: Buffers,
-    pub(super) moved: Moved,
+    pub(super) compiler: Compiler,
     status: Arc<Pipeline>,
-    compiler: Compiler,
     decoder: Decoder,
-    received: Lsn,
-}
-
-/// What was read and handed over since it was last shown.
-#[derive(Debug, Default)]
-pub(super) struct Moved {
-    wal_bytes: u64,
-    records: u64,
-    record_bytes: u64,
-}
-
-impl Moved {
-    pub(super) fn count(&mut self, record: &Record<'_>) {
-        self.records += 1;
-        self.record_bytes += record.key.map_or(0, <[u8]>::len) as u64;
-        self.record_bytes += record.value.map_or(0, <[u8]>::len) as u64;
-    }
 }
 
 impl Engine {
-    pub(super) fn new(
-        intake: Intake,
-        compiler: Compiler,
-        producer: Producer,
-        positions: Arc<Positions>,
-        status: Arc<Pipeline>,
-    ) -> Self {
+    pub(super) fn new(sink: Sink, compiler: Compiler, status: Arc<Pipeline>) -> Self {
         Self {
-            received: intake.durable().lsn(),
-            intake,
-            producer,
-            positions,
+            sink,
             relations: RelationCache::new(),
             out: Buffers::default(),
-            moved: Moved::default(),
             status,
             compiler,
             decoder: Decoder::new(),
@@ -135,27 +101,28 @@ impl Engine {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
+        let mut pace = Pace::new();
         loop {
-            self.settle()?;
-            if draining && self.intake.is_settled() {
+            self.sink.settle()?;
+            if draining && self.sink.intake.is_settled() {
                 self.show();
                 return Ok(());
             }
             // An open transaction is read to its end even while draining: left half-way, all of
             // it would be repeated.
-            let reading = !draining || self.intake.in_transaction();
+            let reading = !draining || self.sink.intake.in_transaction();
             tokio::select! {
                 biased;
                 // Reports first: they cost little and make room.
-                () = self.producer.reported() => {}
+                () = self.sink.producer.reported() => {}
                 _ = shutdown.wait_for(|asked| *asked), if !draining => {
                     draining = true;
                     self.status.enter(State::Draining);
                 }
                 _ = show.tick() => self.show(),
-                read = reader.fill(), if reading => {
+                read = pace.fill(reader), if reading => {
                     let count = read.map_err(|error| diagnosis::of_source(&error))?;
-                    self.moved.wal_bytes += count as u64;
+                    self.sink.read(count);
                     self.drain(reader, draining).await?;
                 }
             }
@@ -167,31 +134,18 @@ impl Engine {
         while let Some(payload) = reader.next_frame() {
             let payload = payload.map_err(|error| diagnosis::of_source(&error))?;
             self.apply(payload).await?;
-            if draining && !self.intake.in_transaction() {
+            if draining && !self.sink.intake.in_transaction() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), Fault> {
-        settle(&mut self.producer, &mut self.intake, &self.positions)?;
-        self.positions.store(self.received, self.intake.durable());
-        Ok(())
-    }
-
     fn show(&mut self) {
-        let Moved { wal_bytes, records, record_bytes } = std::mem::take(&mut self.moved);
-        self.status.moved(wal_bytes, records, record_bytes);
-        self.status.progress(
-            self.received,
-            self.intake.durable().lsn(),
-            self.intake.oldest_commit(),
-            self.producer.in_flight(),
-        );
+        self.sink.show();
         let counts = self.relations.payloads_mut().filter_map(|known| match known {
             Known::Captured(route) => route.take_counts(),
-            Known::LeftOut => None,
+            Known::Described | Known::LeftOut => None,
         });
         self.status.published(counts);
     }
@@ -199,19 +153,13 @@ impl Engine {
     async fn apply(&mut self, payload: &[u8]) -> Result<(), Fault> {
         match Frame::decode(payload).map_err(|error| diagnosis::of_bytes(&error))? {
             Frame::XLogData { start, body, .. } => {
-                self.received = self.received.max(start);
+                self.sink.received(start);
                 let message = self.decoder.decode(body);
                 let message = message.map_err(|error| diagnosis::of_bytes(&error))?;
                 self.message(&message, start).await
             }
             Frame::Keepalive { wal_end, sent_at, reply_requested } => {
-                self.received = self.received.max(wal_end);
-                self.intake.passed(wal_end);
-                self.status.heard(wal_end, sent_at);
-                self.positions.store(self.received, self.intake.durable());
-                if reply_requested {
-                    self.positions.answer();
-                }
+                self.sink.heard(wal_end, sent_at, reply_requested);
                 Ok(())
             }
         }
@@ -226,14 +174,14 @@ impl Engine {
             Message::Delete(_, relation, old) => self.row(*relation, lsn, Row::Delete(*old)).await,
             Message::Begin(begin) => {
                 self.out.position.start(begin.commit_lsn.0);
-                self.intake.begin(begin).map_err(diagnosis::of_disorder)
+                self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
             }
             Message::Commit(commit) => {
-                self.received = self.received.max(commit.end_lsn.0);
-                self.intake.commit(commit).map_err(diagnosis::of_disorder)
+                self.sink.received(commit.end_lsn.0);
+                self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)
             }
             Message::Truncate(_, truncate) => self.truncates(truncate, lsn).await,
-            Message::Relation(_, body) => self.relation(body).await,
+            Message::Relation(_, body) => self.relation(body),
             // The catalog names types; origins are not filtered; messages are not asked for.
             Message::Type(..) | Message::Origin(_) | Message::Logical(..) => Ok(()),
             other => Err(diagnosis::of_message(other)),
@@ -241,7 +189,7 @@ impl Engine {
     }
 
     async fn truncates(&mut self, truncate: &Truncate<'_>, lsn: Lsn) -> Result<(), Fault> {
-        let Some(place) = self.intake.row().map_err(diagnosis::of_disorder)? else {
+        let Some(place) = self.sink.intake.row().map_err(diagnosis::of_disorder)? else {
             return Ok(());
         };
         let mut sub_index = 0;
@@ -252,25 +200,11 @@ impl Engine {
     }
 
     /// The server describes a relation before its first row, and again after every change of it.
-    async fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
+    fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
         let relation = Relation::from(body);
         // What was counted for the description that this one replaces must not be lost.
         self.show();
-        let known = self.compiler.compile(&relation).await?;
-        self.relations.insert(relation, known).map_err(diagnosis::of_too_many_relations)
+        let inserted = self.relations.insert(relation, Known::Described);
+        inserted.map_err(diagnosis::of_too_many_relations)
     }
-}
-
-/// Enters what was delivered into the books, and lets the server know.
-pub(super) fn settle(
-    producer: &mut Producer,
-    intake: &mut Intake,
-    positions: &Positions,
-) -> Result<(), Fault> {
-    let reports = producer.take_reports().map_err(|error| diagnosis::of_kafka(&error))?;
-    for (ticket, count) in reports {
-        intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
-    }
-    positions.store(Lsn::ZERO, intake.durable());
-    Ok(())
 }

@@ -121,9 +121,12 @@ pub fn statements(publication: &str, existing: &[Existing], missing: &[&Candidat
     let (whole, inserts): (Vec<&Candidate>, Vec<&Candidate>) =
         missing.iter().partition(|table| table.identifiable);
     let second = inserts_only(publication);
-    // The first one is made even if no table belongs in it yet: it is the pipeline's.
-    let mut all = cover(publication, "insert, update, delete, truncate", existing, &whole, true);
-    all.extend(cover(&second, "insert, truncate", existing, &inserts, false));
+    // Both are made even while no table belongs in them: a stream is started with the names of
+    // its publications, and a table that comes later can only join one of those.
+    let mut all = cover(publication, "insert, update, delete, truncate", existing, &whole);
+    if existing.first().is_none_or(|first| first.ours) {
+        all.extend(cover(&second, "insert, truncate", existing, &inserts));
+    }
     all
 }
 
@@ -132,7 +135,6 @@ fn cover(
     operations: &str,
     existing: &[Existing],
     tables: &[&Candidate],
-    even_if_empty: bool,
 ) -> Vec<String> {
     let quoted = identifier(name);
     let list = tables
@@ -145,7 +147,6 @@ fn cover(
             vec![format!("ALTER PUBLICATION {quoted} ADD TABLE {list}")]
         }
         Some(_) => Vec::new(),
-        None if tables.is_empty() && !even_if_empty => Vec::new(),
         None => {
             let tables = if list.is_empty() { String::new() } else { format!(" FOR TABLE {list}") };
             let options = format!("publish = '{operations}', publish_via_partition_root = true");
@@ -197,7 +198,8 @@ mod tests {
     #[test]
     fn a_table_that_comes_to_match_is_added_to_ours() {
         let ours = Existing { name: "p".to_owned(), lacks: Vec::new(), ours: true };
-        let sql = statements("p", &[ours], &[&table("a\"b", true)]);
+        let second = Existing { name: inserts_only("p"), ..ours.clone() };
+        let sql = statements("p", &[ours, second], &[&table("a\"b", true)]);
         assert_eq!(sql, ["ALTER PUBLICATION \"p\" ADD TABLE \"s p\".\"a\"\"b\""]);
     }
 }

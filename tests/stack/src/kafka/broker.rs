@@ -25,13 +25,16 @@ const LOG4J: &str = include_str!("log4j2.properties");
 const HEAP: &str = "512m";
 
 /// Factors that one node can fulfil, one partition each for quick starts, no wait for consumers
-/// that might join, and topics only where somebody meant them.
+/// that might join, and topics only where somebody meant them. A killed broker is let in again when
+/// its session has timed out, so that is short, but no shorter than a busy machine may stall.
 const SETTINGS: &str = "\
 process.roles=broker,controller
 node.id=1
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 auto.create.topics.enable=false
+broker.heartbeat.interval.ms=300
+broker.session.timeout.ms=3000
 group.initial.rebalance.delay.ms=0
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1

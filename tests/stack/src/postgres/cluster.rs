@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use postgres::{Config, NoTls};
 
-use super::PostgresOptions;
+use super::{PostgresOptions, copy};
 use crate::artifacts;
 use crate::error::Error;
 use crate::identity;
@@ -106,6 +106,12 @@ impl Cluster {
                 values.insert(setting.into(), copy.display().to_string());
             }
         }
+        if let Some(origin) = &options.origin {
+            copy::copy_data(&origin.source, &server.home.join("data"))?;
+            if origin.follows {
+                values.extend([copy::follow(&origin.source, &server.home.join("data"))?]);
+            }
+        }
         values.extend(options.settings);
         let rules = options
             .hba
@@ -114,7 +120,9 @@ impl Cluster {
         let hba = format!("local all all trust\nlocal replication all trust\n{rules}\n");
         let settings = Mutex::new(Settings { values, generation: 0 });
         let cluster = Self { server, binaries, port: AtomicU16::new(0), hba, settings };
-        cluster.initdb(&options.initdb)?;
+        if options.origin.is_none() {
+            cluster.initdb(&options.initdb)?;
+        }
         Ok(cluster)
     }
 

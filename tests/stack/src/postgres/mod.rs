@@ -1,6 +1,7 @@
 //! PostgreSQL servers.
 
 mod cluster;
+mod copy;
 mod database;
 mod session;
 
@@ -29,6 +30,14 @@ pub struct PostgresOptions {
     hba: Option<String>,
     tls: Option<Tls>,
     initdb: Vec<String>,
+    origin: Option<Origin>,
+}
+
+/// The running server whose files a new one starts with.
+#[derive(Debug, Clone)]
+struct Origin {
+    source: Postgres,
+    follows: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +50,14 @@ struct Tls {
 impl PostgresOptions {
     /// As the shared one of that version is.
     pub fn new(version: Version) -> Self {
-        Self { version, settings: Vec::new(), hba: None, tls: None, initdb: Vec::new() }
+        Self {
+            version,
+            settings: Vec::new(),
+            hba: None,
+            tls: None,
+            initdb: Vec::new(),
+            origin: None,
+        }
     }
 
     /// A configuration parameter, such as `("max_slot_wal_keep_size", "1MB")`.
@@ -80,6 +96,23 @@ impl PostgresOptions {
     #[must_use]
     pub fn initdb(mut self, argument: &str) -> Self {
         self.initdb.push(argument.to_owned());
+        self
+    }
+
+    /// Begins as a hot standby of a running server and follows it, until [`Postgres::promote`].
+    #[must_use]
+    pub fn standby_of(mut self, primary: &Postgres) -> Self {
+        self.version = primary.version();
+        self.origin = Some(Origin { source: primary.clone(), follows: true });
+        self
+    }
+
+    /// Begins as a copy of a running server, as a restored backup does: another server with the
+    /// same system identifier, the same data, and none of its slots.
+    #[must_use]
+    pub fn copy_of(mut self, source: &Postgres) -> Self {
+        self.version = source.version();
+        self.origin = Some(Origin { source: source.clone(), follows: false });
         self
     }
 
@@ -276,6 +309,17 @@ impl Postgres {
         if !self.session("postgres").query(pending).is_empty() {
             self.restart();
         }
+    }
+
+    /// Makes a standby a primary, on a new timeline. Returns when it is one.
+    ///
+    /// # Panics
+    /// When it is no standby or does not manage within a minute.
+    #[track_caller]
+    pub fn promote(&self) {
+        self.cluster().server.check_private();
+        let promoted = self.query("SELECT pg_promote(true, 60)");
+        assert_eq!(promoted[0][0].as_deref(), Some("t"), "the standby was not promoted");
     }
 
     /// What it has logged.

@@ -133,11 +133,10 @@ fn a_process_killed_in_the_middle_of_a_start_leaves_nothing_either() {
     let victim = Victim::spawn(&["--postgres", "16"]);
     eventually("initdb at work", SOON, || {
         let stack = fs::read_dir(&victim.directory).ok()?.next()?.ok()?;
-        let server = fs::read_dir(stack.path()).ok()?.find_map(|it| {
-            let data = it.ok()?.path().join("data/base");
+        fs::read_dir(stack.path()).ok()?.find_map(|server| {
+            let data = server.ok()?.path().join("data/base");
             data.exists().then_some(())
-        });
-        server
+        })
     });
     victim.signal("KILL", &victim.child.id().to_string());
     victim.assert_nothing_is_left(&[]);

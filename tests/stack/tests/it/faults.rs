@@ -79,6 +79,58 @@ fn postgres_asks_for_a_password_where_it_is_told_to() {
 }
 
 #[test]
+fn a_standby_follows_its_primary_and_takes_over_on_a_new_timeline() {
+    for version in [Version::V14, Version::NEWEST] {
+        let primary = PostgresOptions::new(version).start();
+        primary.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+        let standby = PostgresOptions::new(version)
+            .setting("hot_standby_feedback", "on")
+            .standby_of(&primary)
+            .start();
+        primary.execute("INSERT INTO t VALUES (2)");
+        let count = "SELECT count(*) FROM t";
+        eventually("the standby to follow", SOON, || {
+            (standby.query(count) == primary.query(count)).then_some(())
+        });
+        primary.kill();
+        standby.promote();
+        standby.execute("INSERT INTO t VALUES (3)");
+        let timeline = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+        assert_eq!(standby.query(timeline)[0][0].as_deref(), Some("00000002"));
+    }
+}
+
+#[test]
+fn a_copy_has_the_same_identity_and_a_life_of_its_own() {
+    let original = PostgresOptions::new(Version::V16).start();
+    original.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let copy = PostgresOptions::new(Version::V16).copy_of(&original).start();
+    let identity = "SELECT system_identifier FROM pg_control_system()";
+    assert_eq!(copy.query(identity), original.query(identity));
+    copy.execute("INSERT INTO t VALUES (2)");
+    assert_eq!(copy.query("SELECT a FROM t ORDER BY a").len(), 2);
+    assert_eq!(original.query("SELECT a FROM t").len(), 1);
+}
+
+#[test]
+fn postgres_speaks_tls_with_the_certificate_it_is_given() {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("signed");
+    let directory = std::env::temp_dir().join(format!("waltide-tls-{}", std::process::id()));
+    std::fs::create_dir(&directory).expect("a directory");
+    let (certificate, key) = (directory.join("server.crt"), directory.join("server.key"));
+    std::fs::write(&certificate, signed.cert.pem()).expect("written");
+    std::fs::write(&key, signed.signing_key.serialize_pem()).expect("written");
+    let postgres = PostgresOptions::new(Version::V14).tls(&certificate, &key).start();
+    let mut stream = TcpStream::connect(("127.0.0.1", postgres.port())).expect("let in");
+    // SSLRequest: its length and its number.
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).expect("sent");
+    let mut answer = [0];
+    stream.read_exact(&mut answer).expect("answered");
+    assert_eq!(&answer, b"S");
+    std::fs::remove_dir_all(directory).expect("removed");
+}
+
+#[test]
 fn kafka_comes_back_with_its_topics_and_can_be_frozen_and_cut_off() {
     let kafka = KafkaOptions::new().setting("num.partitions", "2").behind_proxy().start();
     let topic = kafka.create_topic("kept", 1, &[]);

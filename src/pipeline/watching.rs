@@ -1,5 +1,5 @@
-//! Looks at the slot from outside, while it is streamed from: what the server keeps for it, and
-//! how far the server has gone on.
+//! Looks at the source from outside, while it is streamed from: what the server keeps for the
+//! slot, how far the server has gone on, and whether tables have come to match.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,34 +7,48 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use waltide_core::lsn::Lsn;
 
+use super::source;
+use crate::config::settled::Source;
 use crate::postgres::{Connection, Error, Mode, Params, WalStatus};
 use crate::status::{Pipeline, SlotHealth};
 
 /// How often. Prometheus scrapes every 15 s or so.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Watches until it is dropped. It only informs: its own failures end nothing.
-pub(super) async fn watch_slot(params: Params, slot: String, status: Arc<Pipeline>) {
+/// Watches until it is dropped. Its own failures end nothing.
+pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pipeline>) {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection: Option<Connection> = None;
+    // Said once, and again when it is another failure.
+    let mut said = None;
     loop {
         tick.tick().await;
-        let looked = match connection.as_mut() {
-            Some(open) => look(open, &slot, &status).await,
-            None => match Connection::open(&params, Mode::Plain).await {
-                Ok(mut fresh) => {
-                    let looked = look(&mut fresh, &slot, &status).await;
-                    connection = Some(fresh);
-                    looked
-                }
-                Err(error) => Err(error),
-            },
+        let opened = match connection.take() {
+            Some(open) => Ok(open),
+            None => Connection::open(&params, Mode::Plain).await,
         };
-        if let Err(error) = looked {
+        let mut open = match opened {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::debug!(%error, "cannot look at the source");
+                continue;
+            }
+        };
+        if let Err(error) = look(&mut open, &source.slot, &status).await {
             tracing::debug!(%error, "cannot look at the slot");
-            connection = None;
+            continue;
         }
+        match source::cover(&mut open, &source).await {
+            Ok(()) => said = None,
+            Err(fault) if said.as_ref() != Some(&fault) => {
+                let (code, mend) = (fault.code.id(), &fault.mend);
+                tracing::warn!(pipeline = status.name, code, mend, "{}", fault.what);
+                said = Some(fault);
+            }
+            Err(_) => {}
+        }
+        connection = Some(open);
     }
 }
 

@@ -1,0 +1,8 @@
+//! Sentences about the daemon, against real servers.
+//!
+//! One binary, so that the servers start once; tests run beside each other and are kept apart by
+//! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
+
+mod delivery;
+mod random;
+mod support;

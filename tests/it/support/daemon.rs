@@ -1,0 +1,144 @@
+//! The real program, run as a child that cannot outlive the test.
+
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use waltide_stack::serde_json::{self, Value};
+use waltide_stack::{Process, eventually};
+
+use super::SOON;
+use super::pipeline::ConfigFile;
+
+/// How long an ordered end may take: the drain of 20 s, the farewell, and a busy machine.
+const END: Duration = Duration::from_secs(40);
+
+/// A running `waltide`. It is killed on drop; when a test fails, its log is kept in
+/// `target/stack-logs`.
+pub(crate) struct Daemon {
+    process: Process,
+    file: ConfigFile,
+    http: OnceLock<String>,
+}
+
+impl Daemon {
+    /// Runs the program with `arguments` and `--config FILE`.
+    #[track_caller]
+    pub(crate) fn launch(file: ConfigFile, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
+        command.args(arguments).arg("--config").arg(file.path());
+        // What a developer has set must not reach the daemon.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("WALTIDE_") || name.starts_with("PG") {
+                command.env_remove(&*name);
+            }
+        }
+        let process = Process::start("waltide", &command);
+        Self { process, file, http: OnceLock::new() }
+    }
+
+    /// Waits until `/readyz` says yes.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self) {
+        self.until("the daemon is ready", || {
+            let (code, _) = self.get("/readyz")?;
+            (code == 200).then_some(())
+        });
+    }
+
+    /// Waits until its pipeline is in this state, and returns what it says of itself then.
+    #[track_caller]
+    pub(crate) fn wait_for_state(&self, state: &str) -> Value {
+        self.until(&format!("the pipeline is {state}"), || {
+            self.look().filter(|pipeline| pipeline["state"] == state)
+        })
+    }
+
+    /// What it says of its one pipeline now.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.look().expect("the daemon answers")
+    }
+
+    fn look(&self) -> Option<Value> {
+        let (_, body) = self.get("/api/status")?;
+        let mut status: Value = serde_json::from_str(&body).ok()?;
+        Some(status["pipelines"][0].take())
+    }
+
+    /// Asks it over HTTP; none while it does not answer.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        let url = format!("http://{}{path}", self.address()?);
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .new_agent();
+        let mut response = agent.get(&url).call().ok()?;
+        let body = response.body_mut().read_to_string().ok()?;
+        Some((response.status().as_u16(), body))
+    }
+
+    /// Where it listens: it chose the port itself and has logged it.
+    fn address(&self) -> Option<&str> {
+        if self.http.get().is_none() {
+            let events = self.events();
+            let starts = events.iter().find(|event| event["message"] == "waltide starts")?;
+            let _ = self.http.set(starts["http"].as_str()?.to_owned());
+        }
+        self.http.get().map(String::as_str)
+    }
+
+    /// What it has logged, as one value for each line.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let log = self.process.log();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What it has written.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The process, to be frozen or looked at.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Asks it to end, as Kubernetes does, and sees to it that it does so in order.
+    #[track_caller]
+    pub(crate) fn terminate(self) {
+        self.process.signal("TERM");
+        match self.process.wait(END) {
+            Some(0) => {}
+            Some(status) => panic!("the daemon ended with {status}:\n{}", self.log()),
+            None => panic!("the daemon did not end within {END:?}:\n{}", self.log()),
+        }
+    }
+
+    /// Kills it without warning.
+    pub(crate) fn kill(self) {
+        self.process.kill();
+    }
+
+    /// Waits for something that a daemon which has ended will never do.
+    #[track_caller]
+    fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        eventually(what, SOON, || {
+            let answer = ask();
+            if answer.is_none()
+                && let Some(status) = self.process.exit_status()
+            {
+                panic!("the daemon ended with {status} before {what}:\n{}", self.log());
+            }
+            answer
+        })
+    }
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("config", &self.file.path()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! The configuration of a test's one pipeline, and where its results are.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use waltide_stack::serde_json::{Value, json};
+use waltide_stack::{Database, Kafka, Stack, Topic, eventually};
+
+use super::change::{Change, changes};
+use super::{Daemon, Lsn, SOON};
+
+/// A pipeline from a test's database to the shared Kafka and registry, unless told otherwise. Its
+/// name is the database's prefix, so its topics go away with the database.
+pub(crate) struct Pipeline<'a> {
+    database: &'a Database,
+    kafka: Kafka,
+    settings: Value,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Captures every table of every schema.
+    pub(crate) fn of(database: &'a Database) -> Self {
+        let stack = Stack::shared();
+        let settings = json!({
+            "source": { "url": database.url(), "tables": ["*.*"] },
+            "kafka": { "bootstrap_servers": stack.kafka().bootstrap(), "partitions": 3 },
+            "registry": { "url": stack.registry().url() },
+        });
+        Self { database, kafka: stack.kafka().clone(), settings }
+    }
+
+    /// Sets a key, such as `kafka.partitions`.
+    #[must_use]
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let mut place = &mut self.settings;
+        for part in pointer.split('/').skip(1) {
+            place = &mut place[part];
+        }
+        *place = value.into();
+        self
+    }
+
+    /// Publishes to another Kafka.
+    #[must_use]
+    pub(crate) fn into_kafka(mut self, kafka: &Kafka) -> Self {
+        self.kafka = kafka.clone();
+        self.with("kafka.bootstrap_servers", kafka.bootstrap())
+    }
+
+    /// Its name, with which its topics begin.
+    pub(crate) fn name(&self) -> &str {
+        self.database.prefix()
+    }
+
+    /// Its slot.
+    pub(crate) fn slot(&self) -> String {
+        match &self.settings["source"]["slot"] {
+            Value::String(name) => name.clone(),
+            _ => format!("waltide_{}", self.name()),
+        }
+    }
+
+    /// The topic of a table, named as `schema.table`.
+    pub(crate) fn topic(&self, table: &str) -> Topic {
+        self.kafka.topic(&format!("{}.{table}", self.name()))
+    }
+
+    /// The records of all its topics.
+    #[track_caller]
+    pub(crate) fn all_changes(&self) -> BTreeMap<String, Vec<Change>> {
+        let prefix = format!("{}.", self.name());
+        let topics = self.kafka.topics().into_iter();
+        let tables = topics.filter_map(|topic| Some(topic.strip_prefix(&prefix)?.to_owned()));
+        tables.map(|table| (table.clone(), changes(&self.topic(&table)))).collect()
+    }
+
+    /// The file as the daemon reads it; JSON is YAML. It is removed on drop.
+    pub(crate) fn file(&self) -> ConfigFile {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+            "{}-{}-{number}.yaml",
+            self.name(),
+            std::process::id()
+        ));
+        let text = json!({
+            "pipelines": { self.name(): self.settings },
+            "http": { "listen": "127.0.0.1:0" },
+        });
+        fs::write(&path, text.to_string()).expect("a configuration file");
+        ConfigFile(path)
+    }
+
+    /// Starts a daemon.
+    #[track_caller]
+    pub(crate) fn launch(&self) -> Daemon {
+        Daemon::launch(self.file(), &["run"])
+    }
+
+    /// Starts a daemon and waits until it streams.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Daemon {
+        let daemon = self.launch();
+        daemon.wait_for_state("streaming");
+        daemon
+    }
+
+    /// What the server has been told is safe.
+    #[track_caller]
+    pub(crate) fn confirmed(&self) -> Lsn {
+        let sql = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = ";
+        lsn(&self.database.value(&format!("{sql}'{}'", self.slot())))
+    }
+
+    /// Where the server's log ends now: at or past every commit so far.
+    #[track_caller]
+    pub(crate) fn end_of_log(&self) -> Lsn {
+        lsn(&self.database.value("SELECT pg_current_wal_lsn()"))
+    }
+
+    /// Waits until everything committed so far is delivered and the server knows it.
+    #[track_caller]
+    pub(crate) fn wait_until_delivered(&self) -> Lsn {
+        let end = self.end_of_log();
+        eventually("all commits are confirmed", SOON, || {
+            let confirmed = self.confirmed();
+            (confirmed >= end).then_some(confirmed)
+        })
+    }
+}
+
+#[track_caller]
+fn lsn(text: &str) -> Lsn {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A configuration file that goes away with its owner.
+pub(crate) struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
