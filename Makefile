@@ -1,6 +1,6 @@
 # `make help` lists what there is: each target that has a description behind two hashes.
 .DEFAULT_GOAL := help
-.PHONY: help deps servers check test test-full bench fuzz deny clean
+.PHONY: help deps demo servers check test test-full bench fuzz deny clean
 
 CARGO ?= cargo
 # How long each fuzz target runs.
@@ -13,6 +13,10 @@ help: ## this list
 
 deps: ## look for what is needed to build and test, and install what is missing
 	@scripts/deps.sh
+
+demo: deps ## a small shop, the daemon and what arrives; DEMO_SECONDS=20 or Ctrl-C ends it
+	@$(CARGO) build --quiet --release --locked --package waltide --package waltide-demo
+	@$${CARGO_TARGET_DIR:-target}/release/waltide-demo
 
 servers: deps ## real Postgres, Kafka and registry with their addresses; Ctrl-C ends them
 	$(CARGO) run --quiet --locked --package waltide-stack -- up
