@@ -179,6 +179,7 @@ fn line(rows: u64, round: &Round) -> String {
     text
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are what was asked for")]
 fn report(rows: u64, rounds: &[Round]) {
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);

@@ -3,9 +3,11 @@
 //! One binary, so that the servers start once; tests run beside each other and are kept apart by
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
+mod cli;
 mod delivery;
 mod delivery_positions;
 mod delivery_restarts;
 mod delivery_standby;
+mod faults;
 mod random;
 mod support;

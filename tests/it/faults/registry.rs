@@ -1,0 +1,192 @@
+//! The schema registry does not answer, or refuses.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use waltide_stack::{Proxy, Registry, Stack, Version};
+
+use super::{
+    FailingFast, arrive, fails_fast_as, logged_once, order, pipeline, set_up, shop, tells,
+    tries_again,
+};
+use crate::support::SOON;
+
+fn registry() -> &'static Registry {
+    Stack::shared().registry()
+}
+
+/// The registry's URL at another address.
+fn url_at(address: impl std::fmt::Display) -> String {
+    registry().url().replace(&registry().address(), &address.to_string())
+}
+
+#[test]
+fn a_registry_that_is_away_or_silent_is_waited_for() {
+    let database = shop(Version::NEWEST, "no registry");
+    let proxy = Proxy::to(registry().address());
+    let url = url_at(proxy.addr());
+    let pipeline = set_up(&database).with("registry.url", url.as_str());
+    order(&database, 1);
+    proxy.cut();
+    let daemon = pipeline.launch();
+    let told = tells(&daemon, "WT401", &[&url, "refused", "registry.url"]);
+    fails_fast_as(&pipeline, &told);
+    tries_again(&daemon);
+    proxy.stall();
+    let failing = FailingFast::launch(&pipeline);
+    let told = tells(&daemon, "WT401", &[&url, "no answer within"]);
+    assert_eq!(failing.ends_with("WT401"), told.line());
+    proxy.restore();
+    order(&database, 2);
+    arrive(&pipeline, &[1, 2]);
+    logged_once(&daemon, &["WT401", "WT401"]);
+    daemon.terminate();
+}
+
+#[test]
+fn known_schemas_keep_flowing_while_the_registry_is_away() {
+    let database = shop(Version::NEWEST, "registry goes away");
+    let proxy = Proxy::to(registry().address());
+    let pipeline = pipeline(&database).with("registry.url", url_at(proxy.addr()));
+    database.execute("CREATE TABLE later (id int PRIMARY KEY)");
+    let daemon = pipeline.start();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    proxy.cut();
+    order(&database, 2);
+    arrive(&pipeline, &[1, 2]);
+    daemon.wait_ready();
+    database.execute("INSERT INTO later VALUES (1)");
+    tells(&daemon, "WT401", &["registry.url"]);
+    order(&database, 3);
+    proxy.restore();
+    arrive(&pipeline, &[1, 2, 3]);
+    assert_eq!(pipeline.topic("public.later").wait_for_json(1, SOON).len(), 1);
+    daemon.wait_ready();
+    daemon.terminate();
+}
+
+#[test]
+fn each_odd_answer_has_a_reason_of_its_own() {
+    let database = shop(Version::NEWEST, "odd answers");
+    let gateway = Gateway::start();
+    let pipeline = set_up(&database).with("registry.url", url_at(&gateway.address));
+    order(&database, 1);
+    gateway.answers(Some("401 Unauthorized\r\ncontent-length: 0\r\n\r\n"));
+    let daemon = pipeline.launch();
+    for (answer, code, words) in [
+        ("401 Unauthorized\r\ncontent-length: 0\r\n\r\n", "WT402", ["refuses the login", "401"]),
+        (
+            "200 OK\r\ncontent-type: text/html\r\n\r\n<html><h1>Welcome</h1></html>",
+            "WT405",
+            ["Welcome", "under which the API begins"],
+        ),
+        ("404 Not Found\r\n\r\nno such page", "WT405", ["404", "no such page"]),
+        (
+            "500 Internal Server Error\r\n\r\n{\"message\": \"no storage\"}",
+            "WT406",
+            ["500", "no storage"],
+        ),
+        ("200 OK\r\n\r\n{\"answer\": 42}", "WT405", ["compatibilityLevel", "registry"]),
+    ] {
+        gateway.answers(Some(answer));
+        let told = tells(&daemon, code, &words);
+        fails_fast_as(&pipeline, &told);
+    }
+    gateway.answers(None);
+    order(&database, 2);
+    arrive(&pipeline, &[1, 2]);
+    logged_once(&daemon, &["WT402", "WT405", "WT405", "WT406", "WT405"]);
+    daemon.terminate();
+}
+
+#[test]
+fn the_url_without_the_path_of_its_api_is_told() {
+    let database = shop(Version::NEWEST, "wrong path");
+    let pipeline = pipeline(&database)
+        .with("registry.url", format!("http://{}/apis/nowhere", registry().address()));
+    let daemon = pipeline.launch();
+    let told = tells(&daemon, "WT405", &["404", "/apis/ccompat/v7"]);
+    fails_fast_as(&pipeline, &told);
+    daemon.terminate();
+}
+
+#[test]
+fn a_schema_that_is_refused_waits_until_the_rule_is_loosened() {
+    let database = shop(Version::NEWEST, "incompatible");
+    let pipeline = set_up(&database);
+    let daemon = pipeline.start();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    let subject = format!("{}-value", pipeline.topic("public.orders").name());
+    registry().set_compatibility(&subject, "FULL");
+    let confirmed = pipeline.wait_until_delivered();
+    database.execute("ALTER TABLE orders ALTER item TYPE int USING length(item)");
+    database.execute("INSERT INTO orders VALUES (2, 2)");
+    tells(&daemon, "WT403", &[&subject, "loosen"]);
+    database.execute("ALTER TABLE orders ALTER item TYPE text");
+    tries_again(&daemon);
+    tells(&daemon, "WT403", &[&subject, "does not help"]);
+    assert!(pipeline.confirmed() < pipeline.end_of_log());
+    assert!(pipeline.confirmed() >= confirmed);
+    arrive(&pipeline, &[1]);
+    registry().set_compatibility(&subject, "NONE");
+    arrive(&pipeline, &[1, 2]);
+    daemon.wait_ready();
+    daemon.terminate();
+}
+
+/// A broken server in front of the registry: it gives one answer to everything, or lets it pass.
+struct Gateway {
+    address: String,
+    answer: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Gateway {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the gateway");
+        let address = listener.local_addr().expect("a bound socket has an address").to_string();
+        let answer = Arc::new(Mutex::new(None));
+        let given = Arc::clone(&answer);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let answer: Option<&str> = *given.lock().expect("nobody panics with it");
+                thread::spawn(move || match answer {
+                    Some(answer) => refuse(client, answer),
+                    None => pass(client),
+                });
+            }
+        });
+        Self { address, answer }
+    }
+
+    fn answers(&self, answer: Option<&'static str>) {
+        *self.answer.lock().expect("nobody panics with it") = answer;
+    }
+}
+
+fn refuse(mut client: TcpStream, answer: &str) {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match client.read(&mut chunk) {
+            Ok(count) if count > 0 => request.extend_from_slice(&chunk[..count]),
+            _ => return,
+        }
+    }
+    let _ = write!(client, "HTTP/1.0 {answer}");
+}
+
+fn pass(client: TcpStream) {
+    let Ok(server) = TcpStream::connect(registry().address()) else { return };
+    let carry = |mut from: TcpStream, mut to: TcpStream| {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    };
+    if let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) {
+        thread::spawn(move || carry(from, to));
+        carry(server, client);
+    }
+}
