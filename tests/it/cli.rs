@@ -162,7 +162,7 @@ fn ends_with_0(daemon: Daemon, signal: &str) {
     daemon.process().signal(signal);
     let from = std::time::Instant::now();
     assert_eq!(daemon.process().wait(SOON), Some(0), "{}", daemon.log());
-    println!("{signal} took {:?}", from.elapsed());
+    eprintln!("{signal} took {:?}", from.elapsed());
 }
 
 #[test]

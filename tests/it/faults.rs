@@ -99,7 +99,7 @@ fn tells(daemon: &Daemon, code: &str, words: &[&str]) -> Told {
         // Another failure may have come before, so the words count as well.
         reason(daemon).filter(|told| told.code == code && told.has(words))
     });
-    println!("{}", told.line());
+    eprintln!("{}", told.line());
     eventually("it is in the log", SOON, || logged(daemon).contains(&told).then_some(()));
     let (_, metrics) = daemon.get("/metrics").expect("the daemon answers");
     let counted = metrics.lines().any(|line| {
@@ -179,7 +179,7 @@ impl FailingFast {
         let log = self.0.log();
         let line = log.lines().last().unwrap_or_default();
         assert!(line.starts_with(&format!("error: {code} ")), "{log}");
-        println!("{line}");
+        eprintln!("{line}");
         line.to_owned()
     }
 }
