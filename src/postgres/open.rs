@@ -201,6 +201,7 @@ impl Search {
             until_ready(&mut connection).await?;
             let settings = super::settings::statement(
                 connection.server_version_num(),
+                connection.parameter("server_encoding"),
                 self.mode,
                 self.params.wal_sender_timeout,
             );

@@ -113,19 +113,26 @@ impl Connection {
     }
 
     /// Starts the stream at a position, or where the slot stands if that is later. A slot that
-    /// is taken is SQLSTATE 55006, and the connection can ask again.
+    /// is taken is SQLSTATE 55006, and the connection can ask again. After a stream that ended
+    /// it cannot: the server would end the next one at once (its bug #18754), which looks like an
+    /// orderly end and is none.
     pub async fn start_replication(
         &mut self,
         slot: &str,
         start: Lsn,
         options: &StreamOptions<'_>,
     ) -> Result<(), Error> {
+        if self.session.has_streamed {
+            let what = "a server process streams only once: open another connection";
+            return Err(Error::protocol(&self.link.peer, what));
+        }
         let command = start_statement(slot, start, options, self.server_version_num());
         self.start(|out| postgres_protocol::message::frontend::query(&command, out)).await?;
         let frame = self.receive().await?;
         match frame.tag {
             b'W' => {
                 self.session.state = State::CopyBoth;
+                self.session.has_streamed = true;
                 Ok(())
             }
             b'E' => {

@@ -37,6 +37,8 @@ pub(super) enum State {
 pub(super) struct Session {
     pub(super) mode: Mode,
     pub(super) state: State,
+    /// Whether a stream was started, which a server process can do once.
+    pub(super) has_streamed: bool,
     /// `I` idle, `T` in a transaction, `E` in a failed one.
     pub(super) transaction: u8,
     pub(super) parameters: HashMap<String, String>,
@@ -65,6 +67,7 @@ impl Session {
         Self {
             mode,
             state: State::Busy,
+            has_streamed: false,
             transaction: b'I',
             parameters: HashMap::new(),
             backend: None,

@@ -3,7 +3,8 @@
 //!
 //! Sent as one statement once the session is there, and not with the login: it holds against the
 //! settings of role and database either way, and poolers refuse logins with settings they do not
-//! know. `client_encoding` alone goes with the login, since the first error may come before.
+//! know. `client_encoding` alone goes with the login as well, since the first error may come
+//! before.
 
 use std::time::Duration;
 
@@ -45,12 +46,18 @@ const PINNED: [(&str, &str, u32); 21] = [
 /// The statement that pins them.
 pub(super) fn statement(
     version_num: u32,
+    server_encoding: Option<&str>,
     mode: Mode,
     wal_sender_timeout: Option<Duration>,
 ) -> String {
     let known = PINNED.iter().filter(|(_, _, since)| version_num >= *since);
     let mut sql: String =
         known.map(|(name, value, _)| format!("SET {name} = '{value}';")).collect();
+    // Such a database may hold bytes of any encoding. Asked for UTF-8 the server would fail on
+    // those that are none, and a slot that has to send them would be stuck for ever.
+    if server_encoding == Some("SQL_ASCII") {
+        sql.push_str("SET client_encoding = 'SQL_ASCII';");
+    }
     if let (Mode::Replication, Some(timeout)) = (mode, wal_sender_timeout) {
         sql.push_str(&format!("SET wal_sender_timeout = '{}ms';", timeout.as_millis()));
     }
