@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use waltide_core::lsn::{DurableLsn, Lsn};
+use waltide_core::pgoutput::{PgTimestamp, write_status_update};
 
 use super::connection::Connection;
 use super::error::{Error, Peer, ServerError};
@@ -34,8 +35,8 @@ use super::transport::Socket;
 /// faster, and a smaller one costs more calls.
 pub const STREAM_BUFFER_LEN: usize = 256 * 1024;
 
-/// CopyData, length, then `r`, three positions, the time, and whether to answer.
-const STATUS_UPDATE_LEN: usize = 5 + 1 + 3 * 8 + 8 + 1;
+/// CopyData and its length: itself, `r`, three positions, the time, and whether to answer.
+const COPY_DATA_OF_STATUS_UPDATE: [u8; 5] = [b'd', 0, 0, 0, 4 + 1 + 3 * 8 + 8 + 1];
 
 /// Postgres counts from 2000-01-01.
 const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
@@ -213,8 +214,9 @@ impl StreamWriter {
         reply_requested: bool,
     ) -> Result<(), Error> {
         self.flush().await?;
-        let update = encode(received, flushed, applied, SystemTime::now(), reply_requested);
-        self.pending.extend_from_slice(&update);
+        self.pending.extend_from_slice(&COPY_DATA_OF_STATUS_UPDATE);
+        let out = &mut self.pending;
+        write_status_update(out, received, flushed, applied, now(), reply_requested);
         self.flush().await
     }
 
@@ -247,32 +249,11 @@ impl StreamWriter {
     }
 }
 
-/// A standby status update within CopyData.
-fn encode(
-    received: Lsn,
-    flushed: DurableLsn,
-    applied: DurableLsn,
-    now: SystemTime,
-    reply_requested: bool,
-) -> [u8; STATUS_UPDATE_LEN] {
-    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// Our clock, as Postgres counts.
+fn now() -> PgTimestamp {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let micros = since_1970.saturating_sub(POSTGRES_EPOCH).as_micros();
-    let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-    let mut frame = [0; STATUS_UPDATE_LEN];
-    let parts: [&[u8]; 8] = [
-        b"d",
-        &38_u32.to_be_bytes(),
-        b"r",
-        &received.0.to_be_bytes(),
-        &flushed.lsn().0.to_be_bytes(),
-        &applied.lsn().0.to_be_bytes(),
-        &micros.to_be_bytes(),
-        &[u8::from(reply_requested)],
-    ];
-    for (to, from) in frame.iter_mut().zip(parts.into_iter().flatten()) {
-        *to = *from;
-    }
-    frame
+    PgTimestamp(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -280,15 +261,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_update_is_the_bytes_that_the_server_reads() {
-        let durable = |lsn| DurableLsn::proven(Lsn(lsn));
-        let now = SystemTime::UNIX_EPOCH + POSTGRES_EPOCH + Duration::from_micros(5);
-        let frame = encode(Lsn(0x10), durable(0x20), durable(0x30), now, true);
-        let expected = [
-            &b"d\0\0\0\x26r"[..],
-            &[0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0x30],
-            &[0, 0, 0, 0, 0, 0, 0, 5, 1],
-        ];
-        assert_eq!(frame.to_vec(), expected.concat());
+    fn a_status_update_is_as_long_as_its_copy_data_says() {
+        let durable = DurableLsn::proven(Lsn(1));
+        let mut body = Vec::new();
+        write_status_update(&mut body, Lsn(1), durable, durable, now(), true);
+        let [tag, length @ ..] = COPY_DATA_OF_STATUS_UPDATE;
+        assert_eq!((tag, u32::from_be_bytes(length) as usize), (b'd', 4 + body.len()));
     }
 }
