@@ -19,6 +19,9 @@ const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 /// "No commit in flight."
 const NONE: i64 = i64::MIN;
 
+/// The owner shows itself four times a second; silence beyond this means that it is stuck.
+const SHOWN_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
+
 /// What a pipeline is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -113,7 +116,9 @@ pub struct Pipeline {
     received: AtomicU64,
     durable: AtomicU64,
     server_end: AtomicU64,
-    oldest_commit_us: AtomicI64,
+    /// Age of the oldest commit in flight when it was last shown.
+    oldest_age_us: AtomicI64,
+    shown_ms: AtomicU64,
     contact_ms: AtomicU64,
     caught_up_ms: AtomicU64,
     clock_ahead_us: AtomicI64,
@@ -135,7 +140,8 @@ impl Pipeline {
             received: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             server_end: AtomicU64::new(0),
-            oldest_commit_us: AtomicI64::new(NONE),
+            oldest_age_us: AtomicI64::new(NONE),
+            shown_ms: AtomicU64::new(0),
             contact_ms: AtomicU64::new(0),
             caught_up_ms: AtomicU64::new(0),
             clock_ahead_us: AtomicI64::new(0),
@@ -252,7 +258,10 @@ impl Pipeline {
     ) {
         self.received.store(received.0, Relaxed);
         self.durable.store(durable.0, Relaxed);
-        self.oldest_commit_us.store(oldest_commit.map_or(NONE, |at| at.0), Relaxed);
+        let server_now_us = now().0.saturating_add(self.clock_ahead_us.load(Relaxed));
+        let age_us = oldest_commit.map_or(NONE, |at| server_now_us.saturating_sub(at.0).max(0));
+        self.oldest_age_us.store(age_us, Relaxed);
+        self.shown_ms.store(self.uptime_ms(), Relaxed);
         self.in_flight.store(in_flight as u64, Relaxed);
         if durable.0 >= self.server_end.load(Relaxed) {
             self.caught_up_ms.store(self.uptime_ms(), Relaxed);
@@ -315,12 +324,13 @@ impl Pipeline {
         if !matches!(self.state(), State::Streaming | State::Draining) {
             return since(&self.contact_ms);
         }
-        let oldest_us = self.oldest_commit_us.load(Relaxed);
-        if oldest_us != NONE {
-            let server_now_us = now().0.saturating_add(self.clock_ahead_us.load(Relaxed));
-            return Duration::from_micros(
-                u64::try_from(server_now_us.saturating_sub(oldest_us)).unwrap_or(0),
-            );
+        let age_us = self.oldest_age_us.load(Relaxed);
+        if age_us != NONE {
+            let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+            // While the owner shows itself what is in flight changes all the time; when it does
+            // not, what was in flight grows older.
+            let silent = since(&self.shown_ms);
+            return if silent < SHOWN_EVERY_AT_LEAST { age } else { age + silent };
         }
         if self.lag_bytes() == 0 { Duration::ZERO } else { since(&self.caught_up_ms) }
     }
