@@ -20,13 +20,17 @@ pub(crate) enum Classes {
     Shared(Option<PathBuf>),
 }
 
-/// A `java` command with the options that all servers share.
-pub(crate) fn command(heap: &str, classes: &Classes) -> Command {
+/// A `java` command with the options that all servers share. Temporary files go to `home`, and
+/// the JVM's own, which monitoring tools would read, nowhere, so that they do not outlive us.
+pub(crate) fn command(heap: &str, classes: &Classes, home: &Path) -> Command {
     let mut command = Command::new(java());
     command.arg(format!("-Xmx{heap}")).args(["-XX:+UseSerialGC", "-Xshare:auto"]);
+    command.arg("-XX:-UsePerfData").arg(format!("-Djava.io.tmpdir={}", home.display()));
     match classes {
         Classes::Train(file) => {
             command.arg(format!("-XX:ArchiveClassesAtExit={}", file.display()));
+            // Which classes do not fit into the archive fills pages and hides what matters.
+            command.arg("-Xlog:cds=error");
         }
         Classes::Shared(Some(file)) => {
             command.arg(format!("-XX:SharedArchiveFile={}", file.display()));
@@ -53,13 +57,15 @@ pub(crate) fn archive(
     let directory = artifacts::servers().ok()?.join(format!("{server}-classes-{:016x}", build()?));
     let made = artifacts::made_once(&directory, |partial| {
         artifacts::say(&format!("preparing {server} for fast starts (once for this JVM)"));
-        if let Err(error) = train(&partial.join("classes.jsa")) {
-            artifacts::say(&format!("{server} will start slowly: {error}"));
-        }
-        Ok(())
+        train(&partial.join("classes.jsa"))
     });
-    let archive = directory.join("classes.jsa");
-    (made.is_ok() && archive.exists()).then_some(archive)
+    match made {
+        Ok(()) => Some(directory.join("classes.jsa")).filter(|archive| archive.exists()),
+        Err(error) => {
+            artifacts::say(&format!("{server} starts slowly this time: {error}"));
+            None
+        }
+    }
 }
 
 /// Tells one build of the JVM from another without running it: by its file.

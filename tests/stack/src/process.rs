@@ -27,8 +27,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`: its program, arguments, environment and directory count; its output goes
-    /// to the [log](Self::log), its input is empty.
+    /// Starts `command`: its program, arguments, environment and directory count (`env_clear` does
+    /// not, as nobody can see it); its output goes to the [log](Self::log), its input is empty.
     ///
     /// # Panics
     /// When it cannot be started.

@@ -293,8 +293,7 @@ impl Application {
             let options = RegistryOptions::new();
             let application = Self::new("registry-training", options, Use::Private, None)?;
             application.first_launch(&Classes::Train(file.into()))?;
-            application.server.stop("TERM");
-            Ok(())
+            application.server.try_stop("TERM")
         });
         let application = Self::new(name, options, usage, archive)?;
         application.first_launch(&Classes::Shared(application.archive.clone()))?;
@@ -320,7 +319,7 @@ impl Application {
     fn launch(&self, classes: &Classes) -> Result<(), Failure> {
         let directory = artifacts::servers()?.join("registry");
         let release = artifacts::pinned("apicurio");
-        let mut command = jvm::command(HEAP, classes);
+        let mut command = jvm::command(HEAP, classes, &self.server.home.path);
         // It has little to compute: not to compile thoroughly saves half a second.
         command.arg("-XX:TieredStopAtLevel=1").arg("-Dquarkus.http.host=127.0.0.1");
         command.arg(format!("-Dquarkus.http.port={}", self.port.load(Ordering::Relaxed)));
@@ -328,6 +327,8 @@ impl Application {
             "-Dregistry.rest.artifact.deletion.enabled=true",
             "-Dquarkus.datasource.jdbc.initial-size=1",
             "-Dquarkus.datasource.jdbc.min-size=1",
+            // Five seconds, the default, are too few on a machine that compiles something.
+            "-Dquarkus.datasource.jdbc.acquisition-timeout=60S",
         ]);
         for (key, value) in &self.options.settings {
             command.arg(format!("-D{key}={value}"));

@@ -12,7 +12,7 @@ use crate::process::Process;
 
 /// A server takes five seconds at most on a quiet machine; this one may be busy compiling.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often a start is tried again because another process took the port first.
 const PORT_ATTEMPTS: usize = 5;
@@ -125,14 +125,22 @@ impl Server {
     #[track_caller]
     pub(crate) fn stop(&self, signal: &str) {
         self.check_private();
-        let Some(process) = self.process().take() else { return };
+        if let Err(error) = self.try_stop(signal) {
+            panic!("{error}");
+        }
+    }
+
+    pub(crate) fn try_stop(&self, signal: &str) -> Result<(), Error> {
+        let Some(process) = self.process().take() else { return Ok(()) };
         process.resume();
         process.signal(signal);
-        if process.wait(STOP_DEADLINE).is_none() {
-            self.home.save_log();
-            let log = artifacts::tail(&self.home.log(), 20);
-            panic!("{} did not stop within {STOP_DEADLINE:?}; its log:\n{log}", self.home.name);
+        if process.wait(STOP_DEADLINE).is_some() {
+            return Ok(());
         }
+        self.home.save_log();
+        let log = artifacts::tail(&self.home.log(), 20);
+        let name = &self.home.name;
+        Err(Error::new(format!("{name} did not stop within {STOP_DEADLINE:?}; its log:\n{log}")))
     }
 
     #[track_caller]

@@ -70,8 +70,7 @@ impl Broker {
         let archive = jvm::archive("kafka", |file| {
             let broker = Self::new("kafka-training", KafkaOptions::new(), Use::Private, None)?;
             broker.first_launch(&Classes::Train(file.into()))?;
-            broker.server.stop("TERM");
-            Ok(())
+            broker.server.try_stop("TERM")
         });
         let broker = Self::new(name, options, usage, archive)?;
         broker.first_launch(&Classes::Shared(broker.archive.clone()))?;
@@ -113,7 +112,7 @@ impl Broker {
 
     fn launch(&self, classes: &Classes) -> Result<(), Failure> {
         let home = &self.server.home;
-        let mut command = jvm::command(HEAP, classes);
+        let mut command = jvm::command(HEAP, classes, &home.path);
         command
             .arg(format!("-Dlog4j2.configurationFile={}", home.join("log4j2.properties").display()))
             .arg("-cp")
@@ -200,7 +199,7 @@ pub(crate) fn format_template(servers: &Path) -> Result<(), Error> {
         directory.join("data").display()
     );
     fs::write(&properties, text).map_err(Error::because(properties.display()))?;
-    let mut command = jvm::command(HEAP, &Classes::Shared(None));
+    let mut command = jvm::command(HEAP, &Classes::Shared(None), &directory);
     command.arg("-cp").arg(servers.join("kafka/*"));
     command.args(["kafka.tools.StorageTool", "format", "-t", &random_uuid(), "-c"]);
     artifacts::run("java", command.arg(&properties))

@@ -22,13 +22,19 @@ struct Victim {
 
 impl Victim {
     fn spawn(arguments: &[&str]) -> Self {
+        // So that the deadlines below are for starting servers only.
+        waltide_stack::fetch().expect("the servers' files");
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = format!("waltide-victim-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(directory);
         fs::create_dir(&directory).expect("a temporary directory");
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("open to all");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waltide-stack"));
+        // Where the tests run in the background, SIGINT is ignored, and a child would inherit
+        // that; a shell cannot undo it, Perl can.
+        let mut command = Command::new("perl");
+        command.args(["-e", "$SIG{INT} = 'DEFAULT'; exec { $ARGV[0] } @ARGV"]);
+        command.arg(env!("CARGO_BIN_EXE_waltide-stack"));
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("WALTIDE_TEST_") {
                 command.env_remove(variable);
