@@ -14,7 +14,7 @@ pub const COPY_BUFFER_LEN: usize = 256 * 1024;
 ///
 /// Drive it so; once [`fill`](Self::fill) returns zero the connection is free again:
 ///
-/// ```ignore
+/// ```text
 /// while copy.fill().await? > 0 {
 ///     while let Some(row) = copy.next_frame() { ... row? ... }
 /// }
