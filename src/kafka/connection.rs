@@ -37,6 +37,9 @@ impl Settings {
             config.set(key, value);
         }
         config.set("bootstrap.servers", &self.bootstrap_servers);
+        // Else asking for a topic that is not there is enough for a broker to make it with its own
+        // defaults: before we do, or when it was deleted behind our back.
+        config.set("allow.auto.create.topics", "false");
         config.set_log_level(RDKafkaLogLevel::Warning);
         config
     }

@@ -52,6 +52,28 @@ pub enum Error {
         /// What was said.
         reason: String,
     },
+    /// Something was not seen to be done in time; where it is a write, it was not committed.
+    NotInTime {
+        /// What.
+        what: String,
+        /// How far it came, or what was said.
+        reason: String,
+    },
+    /// Another producer has taken our transactional id, or Kafka has rolled back a transaction of
+    /// ours that was open for too long: this producer may not write any more. What it last tried
+    /// may or may not be there.
+    Fenced {
+        /// The id.
+        transactional_id: String,
+    },
+    /// A commit was sent and its answer did not come: the record may or may not be there. The
+    /// producer cannot be used any more; the topic tells.
+    UnknownOutcome {
+        /// In which topic.
+        topic: String,
+        /// What was said.
+        reason: String,
+    },
     /// librdkafka refuses a setting.
     Settings {
         /// What was said.

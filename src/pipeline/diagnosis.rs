@@ -207,6 +207,21 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
             format!("Kafka gave back a record for topic {topic}: {reason}"),
             "nothing if it goes on by itself: what is not confirmed is read again",
         ),
+        E::NotInTime { what, reason } => Fault::new(
+            Code::KafkaUnreachable,
+            format!("Kafka did not let us {what} in time: {reason}"),
+            "look at the brokers: it is tried again by itself",
+        ),
+        E::Fenced { transactional_id } => Fault::new(
+            Code::DeliveryFailed,
+            format!("another producer has taken over transactional id {transactional_id}"),
+            "nothing if another daemon runs this pipeline; otherwise find out who uses that id",
+        ),
+        E::UnknownOutcome { topic, reason } => Fault::new(
+            Code::DeliveryFailed,
+            format!("whether a record for topic {topic} was committed is not known: {reason}"),
+            "nothing if it goes on by itself: the topic is read again",
+        ),
         E::Settings { reason } => Fault::new(
             Code::KafkaSettings,
             format!("a Kafka setting cannot be used: {reason}"),
