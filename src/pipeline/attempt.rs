@@ -9,14 +9,16 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use waltide_core::intake::Intake;
-use waltide_core::lsn::DurableLsn;
+use waltide_core::lsn::{DurableLsn, Lsn};
 
 use super::diagnosis;
 use super::positions::{self, Positions};
 use super::routes::Compiler;
-use super::sink::Sink;
-use super::source::{self, Prepared};
+use super::sink::{Servers, Sink};
+use super::source::{self, ANSWER, Prepared, answered};
+use super::standing::Standing;
 use super::stream::{Ended, Engine};
 use super::watching::watch_source;
 use crate::config;
@@ -56,6 +58,11 @@ pub(super) struct Attempt {
     registry: Option<Client>,
     /// Up to where this process had delivered everything, once it has streamed.
     durable: Option<DurableLsn>,
+    /// The last stream ended with a failure: the next one may meet it again.
+    troubled: bool,
+    /// The last attempt came to a stream that got over the failure before it.
+    well: bool,
+    fail_fast: bool,
 }
 
 impl Attempt {
@@ -63,16 +70,28 @@ impl Attempt {
         settings: config::settled::Pipeline,
         status: Arc<Pipeline>,
         control: Handle,
+        fail_fast: bool,
     ) -> Self {
-        Self { settings, status, control, registry: None, durable: None }
+        Self {
+            settings,
+            status,
+            control,
+            registry: None,
+            durable: None,
+            troubled: false,
+            well: false,
+            fail_fast,
+        }
     }
 
-    /// Connects and streams until something ends it. `streaming` is called once changes flow.
-    pub(super) async fn run(
-        &mut self,
-        shutdown: &watch::Receiver<bool>,
-        streaming: impl FnOnce(),
-    ) -> Result<Outcome, Fault> {
+    /// Whether the last attempt was of use: a failure after it is the first in a row.
+    pub(super) const fn has_streamed_well(&self) -> bool {
+        self.well
+    }
+
+    /// Connects and streams until something ends it.
+    pub(super) async fn run(&mut self, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Fault> {
+        self.well = false;
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
             biased;
@@ -80,7 +99,6 @@ impl Attempt {
             ready = self.make_ready() => ready?,
         };
         let Some(ready) = ready else { return Ok(Outcome::Standby) };
-        streaming();
         self.stream(ready, shutdown).await
     }
 
@@ -96,7 +114,8 @@ impl Attempt {
         admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
         let registry = self.reach_registry().await?;
         let mut connection = Connection::open(&params, Mode::Replication).await.map_err(source)?;
-        if let Err(error) = self.start_replication(&mut connection, &prepared).await {
+        let started = self.start_replication(&mut connection, &prepared);
+        if let Err(error) = answered(ANSWER, catalog.peer(), started).await {
             self.registry = Some(registry);
             return if error.sqlstate() == Some(SqlState::OBJECT_IN_USE) {
                 Ok(None)
@@ -105,12 +124,17 @@ impl Attempt {
             };
         }
         // The slot is ours now; where it stands counts only from here on.
-        let slot = catalog.read_slot(&self.settings.source.slot).await.map_err(source)?;
+        let peer = catalog.peer().clone();
+        let look = async {
+            let end = catalog.current_wal_lsn().await?;
+            Ok((catalog.read_slot(&self.settings.source.slot).await?, end))
+        };
+        let (slot, pending) = answered(ANSWER, &peer, look).await.map_err(source)?;
         let confirmed = slot.and_then(|slot| slot.confirmed_flush_lsn);
         let resume = self.resume_at(confirmed.unwrap_or(prepared.confirmed))?;
         let (reader, writer) = connection.into_stream().map_err(source)?;
         let compiler = Compiler { settings: self.settings.clone(), catalog, admin, registry };
-        Ok(Some(Ready { reader, writer, compiler, kafka, params, resume }))
+        Ok(Some(Ready { reader, writer, compiler, kafka, params, resume, pending }))
     }
 
     async fn start_replication(
@@ -131,7 +155,7 @@ impl Attempt {
 
     /// The slot is at its confirmed position, or behind where the server forgot what we confirmed.
     /// Ahead of what this process has delivered, somebody else has moved it.
-    fn resume_at(&self, confirmed: waltide_core::lsn::Lsn) -> Result<DurableLsn, Fault> {
+    fn resume_at(&self, confirmed: Lsn) -> Result<DurableLsn, Fault> {
         match self.durable {
             Some(durable) if confirmed > durable.lsn() => Err(Fault::new(
                 Code::SlotUnusable,
@@ -166,22 +190,30 @@ impl Attempt {
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Outcome, Fault> {
-        let Ready { mut reader, writer, compiler, kafka, params, resume } = ready;
+        let Ready { mut reader, writer, compiler, kafka, params, resume, pending } = ready;
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let positions = Arc::new(Positions::starting(resume));
         let told = Told::start(&self.control, writer, Arc::clone(&positions));
         let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
         let watching = Watching(self.control.spawn(watch));
         let intake = Intake::resume(resume);
+        let servers = Servers {
+            source: compiler.catalog.peer().to_string(),
+            brokers: kafka.bootstrap_servers.clone(),
+        };
+        let standing = Standing::new(Instant::now(), self.troubled.then_some(pending));
         let sink = Sink::new(
             intake,
             producer,
             positions,
             Arc::clone(&self.status),
-            kafka.bootstrap_servers.clone(),
+            servers,
+            (standing, self.fail_fast),
         );
         let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
-        self.status.enter(State::Streaming);
+        if !self.troubled {
+            self.status.enter(State::Streaming);
+        }
         tracing::info!(
             pipeline = self.settings.name,
             slot = self.settings.source.slot,
@@ -190,6 +222,8 @@ impl Attempt {
         );
         let ended = engine.run(&mut reader, shutdown).await;
         drop(watching);
+        self.troubled = ended.is_err();
+        self.well = engine.sink.is_proven();
         self.durable = Some(engine.sink.intake.durable());
         if ended.is_err() {
             engine.sink.producer.abandon();
@@ -225,6 +259,8 @@ struct Ready {
     kafka: kafka::Settings,
     params: Params,
     resume: DurableLsn,
+    /// Where the server's log ended meanwhile.
+    pending: Lsn,
 }
 
 /// The task that tells the server where we are.

@@ -1,6 +1,8 @@
 //! Every room's errors become one message with a way out. Exhaustive: what is new there does not
 //! compile here until somebody has decided what an operator is told.
 
+use std::time::Duration;
+
 use waltide_core::avro::{DataError, PlanError};
 use waltide_core::intake::Disorder;
 use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations};
@@ -233,6 +235,16 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
 /// Records that wait and are not acknowledged, while the connection to the source is fine.
 pub(super) fn of_stall(brokers: &str, said: &str) -> Fault {
     of_kafka(&kafka::Error::Unreachable { brokers: brokers.to_owned(), reason: said.to_owned() })
+}
+
+/// A server that does not answer, while its connection stands.
+pub(super) fn of_silence(source: &str, after: Duration) -> Fault {
+    Fault::new(
+        Code::SourceUnreachable,
+        format!("{source} has sent nothing for {} s although it was asked", after.as_secs()),
+        "look whether the server hangs or the network in between drops packets; it goes on by \
+         itself with the first answer",
+    )
 }
 
 /// The registry at an address.

@@ -14,6 +14,7 @@ mod routes;
 mod rows;
 mod sink;
 mod source;
+mod standing;
 mod stream;
 mod watching;
 
@@ -67,9 +68,15 @@ async fn supervise(
 ) {
     let mut shutdown = surroundings.shutdown.clone();
     let mut backoff = Backoff::default();
-    let mut attempt = Attempt::new(settings, Arc::clone(&status), surroundings.control.clone());
+    let fail_fast = surroundings.fail_fast.is_some();
+    let control = surroundings.control.clone();
+    let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
-        let fault = match attempt.run(&shutdown, || backoff.succeeded()).await {
+        let ended = attempt.run(&shutdown).await;
+        if attempt.has_streamed_well() {
+            backoff.succeeded();
+        }
+        let fault = match ended {
             Ok(Outcome::Ended) => return,
             Ok(Outcome::Standby) => {
                 stand_by(&status);

@@ -20,6 +20,9 @@ const MOVED_EVERY: Duration = Duration::from_millis(200);
 /// The longest silence. A second is what `wal_sender_timeout` at its smallest useful values needs.
 const SILENCE: Duration = Duration::from_millis(900);
 
+/// How often the server is asked for a sign of life: without changes it has nothing to say.
+const ASKED_EVERY: Duration = Duration::from_secs(2);
+
 /// Positions on their way from the owner to the server.
 #[derive(Debug)]
 pub(super) struct Positions {
@@ -59,15 +62,19 @@ pub(super) async fn tell(writer: &mut StreamWriter, positions: &Positions) -> Re
     let mut tick = interval(MOVED_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
-    let mut last = Instant::now();
+    let (mut last, mut last_asked) = (Instant::now(), Instant::now());
     loop {
         let asked = tokio::select! {
             _ = tick.tick() => false,
             () = positions.asked.notified() => true,
         };
         let now = positions.load();
-        if asked || told != Some(now) || last.elapsed() >= SILENCE {
-            send(writer, now).await?;
+        let ask = last_asked.elapsed() >= ASKED_EVERY;
+        if ask {
+            last_asked = Instant::now();
+        }
+        if ask || asked || told != Some(now) || last.elapsed() >= SILENCE {
+            send(writer, now, ask).await?;
             told = Some(now);
             last = Instant::now();
         }
@@ -79,12 +86,13 @@ pub(super) async fn tell_last(
     writer: &mut StreamWriter,
     positions: &Positions,
 ) -> Result<(), Error> {
-    send(writer, positions.load()).await
+    send(writer, positions.load(), false).await
 }
 
 async fn send(
     writer: &mut StreamWriter,
     (received, durable): (Lsn, DurableLsn),
+    ask: bool,
 ) -> Result<(), Error> {
-    writer.status_update(received, durable, durable, false).await
+    writer.status_update(received, durable, durable, ask).await
 }

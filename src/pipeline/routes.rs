@@ -7,6 +7,7 @@ use waltide_core::change::Row;
 use waltide_core::pgoutput::Relation;
 
 use super::diagnosis;
+use super::source::{ANSWER, answered};
 use crate::config;
 use crate::fault::Fault;
 use crate::kafka::{Admin, TopicOptions};
@@ -79,10 +80,14 @@ impl Compiler {
         let source = |error| diagnosis::of_source(&error);
         // The catalog is as it is now, the relation as it was when the row was written: a table
         // that is gone meanwhile, or columns that have changed, leave the stream's word alone.
-        let mut known = self.catalog.load_relations(&[relation.id]).await.map_err(source)?;
-        let table = known.tables.remove(&relation.id).unwrap_or_default();
         let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
-        let types = self.catalog.load_types(&oids).await.map_err(source)?;
+        let peer = self.catalog.peer().clone();
+        let look = async {
+            let known = self.catalog.load_relations(&[relation.id]).await?;
+            Ok((known, self.catalog.load_types(&oids).await?))
+        };
+        let (mut known, types) = answered(ANSWER, &peer, look).await.map_err(source)?;
+        let table = known.tables.remove(&relation.id).unwrap_or_default();
         let topic = self.settings.topic_of(&name);
         let options = self.options(&name);
         let plan = Plan::compile(relation, &table, &types, &options)

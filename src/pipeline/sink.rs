@@ -12,6 +12,7 @@ use waltide_core::pgoutput::PgTimestamp;
 
 use super::diagnosis;
 use super::positions::Positions;
+use super::standing::{GIVEN_UP_AFTER, SILENT_AFTER, STALLED_AFTER, Standing, Verdict};
 use crate::fault::Fault;
 use crate::kafka::{Producer, Record, Refusal};
 use crate::status::{Pipeline, State};
@@ -19,21 +20,25 @@ use crate::status::{Pipeline, State};
 /// How often what moved is shown to whoever watches.
 pub(super) const SHOW_EVERY: Duration = Duration::from_millis(250);
 
-/// Records in flight and no report for so long: the sink is said to be in the way. A broker that
-/// is restarted in an orderly way is back sooner; `run` promises to name what is wrong in ten.
-const STALLED_AFTER: Duration = Duration::from_secs(5);
-
 /// Where records go, and the books of those on their way.
 pub(super) struct Sink {
     pub(super) intake: Intake,
     pub(super) producer: Producer,
     positions: Arc<Positions>,
     status: Arc<Pipeline>,
-    brokers: String,
+    servers: Servers,
     received: Lsn,
     moved: Moved,
-    /// Since when records have been waiting without a report.
-    waiting_since: Option<Instant>,
+    standing: Standing,
+    /// What is in the way ends the stream instead of being waited for.
+    fail_fast: bool,
+}
+
+/// Who is on both sides, for messages.
+#[derive(Clone, Debug)]
+pub(super) struct Servers {
+    pub(super) source: String,
+    pub(super) brokers: String,
 }
 
 /// What was read and handed over since it was last shown.
@@ -50,7 +55,8 @@ impl Sink {
         producer: Producer,
         positions: Arc<Positions>,
         status: Arc<Pipeline>,
-        brokers: String,
+        servers: Servers,
+        (standing, fail_fast): (Standing, bool),
     ) -> Self {
         Self {
             received: intake.durable().lsn(),
@@ -58,9 +64,10 @@ impl Sink {
             producer,
             positions,
             status,
-            brokers,
+            servers,
             moved: Moved::default(),
-            waiting_since: None,
+            standing,
+            fail_fast,
         }
     }
 
@@ -73,7 +80,9 @@ impl Sink {
                 Err(Refusal::Full) => {
                     let _ = timeout(SHOW_EVERY, self.producer.reported()).await;
                     self.settle()?;
-                    self.show();
+                    // Nobody listens to the server meanwhile, so its silence means nothing.
+                    self.standing.heard(Instant::now());
+                    self.show()?;
                 }
                 Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
             }
@@ -89,7 +98,7 @@ impl Sink {
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
         let reports = self.producer.take_reports().map_err(|error| diagnosis::of_kafka(&error))?;
         if !reports.is_empty() {
-            self.waiting_since = None;
+            self.standing.acknowledged();
         }
         for (ticket, count) in reports {
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
@@ -98,9 +107,15 @@ impl Sink {
         Ok(())
     }
 
-    /// Bytes came in.
+    /// Bytes came in and are dealt with.
     pub(super) fn read(&mut self, bytes: usize) {
         self.moved.wal_bytes += bytes as u64;
+        self.standing.heard(Instant::now());
+    }
+
+    /// Whether the stream has got over the failure before it, if there was one.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.standing.is_proven()
     }
 
     /// The stream was received up to there.
@@ -119,33 +134,48 @@ impl Sink {
         }
     }
 
-    /// Shows where it stands, and whether Kafka is in the way.
-    pub(super) fn show(&mut self) {
+    /// Shows where it stands, and what is in the way.
+    ///
+    /// # Errors
+    /// Where that is not to be waited for.
+    pub(super) fn show(&mut self) -> Result<(), Fault> {
         let Moved { wal_bytes, records, record_bytes } = std::mem::take(&mut self.moved);
         self.status.moved(wal_bytes, records, record_bytes);
         let in_flight = self.producer.in_flight();
         let durable = self.intake.durable().lsn();
         self.status.progress(self.received, durable, self.intake.oldest_commit(), in_flight);
-        if in_flight == 0 {
-            self.waiting_since = None;
-        } else {
-            self.waiting_since.get_or_insert_with(Instant::now);
+        let fault = match self.standing.judge(Instant::now(), in_flight, durable) {
+            Verdict::Well => {
+                if let State::Waiting(_) = self.status.state() {
+                    tracing::info!(pipeline = self.status.name, "changes flow again");
+                    self.status.enter(State::Streaming);
+                }
+                return Ok(());
+            }
+            Verdict::OnTrial => return Ok(()),
+            Verdict::KafkaStalled => self.kafka_stalled(),
+            Verdict::SourceSilent => diagnosis::of_silence(&self.servers.source, SILENT_AFTER),
+            Verdict::SourceGone => {
+                return Err(diagnosis::of_silence(&self.servers.source, GIVEN_UP_AFTER));
+            }
+        };
+        if self.fail_fast {
+            return Err(fault);
         }
-        let waited = self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
-        match (self.status.state(), waited >= STALLED_AFTER) {
-            (State::Streaming, true) => self.stalled(),
-            (State::Waiting(_), false) => {
-                tracing::info!(pipeline = self.status.name, "Kafka takes records again");
-                self.status.enter(State::Streaming);
+        match self.status.state() {
+            State::Streaming => super::report(&self.status, &fault),
+            State::Waiting(known) if known.code != fault.code => {
+                super::report(&self.status, &fault);
             }
             _ => {}
         }
+        Ok(())
     }
 
-    fn stalled(&self) {
+    fn kafka_stalled(&self) -> Fault {
         let said = self.producer.complaint().unwrap_or_else(|| {
             format!("no record was acknowledged for {} s", STALLED_AFTER.as_secs())
         });
-        super::report(&self.status, &diagnosis::of_stall(&self.brokers, &said));
+        diagnosis::of_stall(&self.servers.brokers, &said)
     }
 }

@@ -26,7 +26,10 @@ const SLOT_WAIT: Duration = Duration::from_secs(6);
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// How long the server may be silent beyond that. It let us in just before, so it was quick then.
-const ANSWER: Duration = Duration::from_secs(2);
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How long a server that is otherwise well may take to answer a question.
+pub(super) const ANSWER: Duration = Duration::from_secs(8);
 
 /// `55P03 lock_not_available`
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -52,9 +55,9 @@ pub(super) async fn prepare(
         fit(on).await?;
         publish(on, source).await
     };
-    let publications = within(LOCK_WAIT + ANSWER, &peer, published).await?;
+    let publications = within(LOCK_WAIT + MARGIN, &peer, published).await?;
     let slot = ensure_slot(on, &source.slot, has_streamed);
-    let confirmed = within(SLOT_WAIT + ANSWER, &peer, slot).await?;
+    let confirmed = within(SLOT_WAIT + MARGIN, &peer, slot).await?;
     Ok(Prepared { publications, confirmed })
 }
 
@@ -64,10 +67,21 @@ async fn within<T>(
     peer: &Peer,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    tokio::time::timeout(after, work).await.unwrap_or_else(|_| {
-        let (peer, waiting_for) = (peer.clone(), "an answer");
-        Err(diagnosis::of_source(&Error::Timeout { peer, waiting_for, after }))
-    })
+    let late = |_| Err(diagnosis::of_source(&too_late(peer, after)));
+    tokio::time::timeout(after, work).await.unwrap_or_else(late)
+}
+
+/// The same for what the server alone decides.
+pub(super) async fn answered<T>(
+    after: Duration,
+    peer: &Peer,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(after, work).await.unwrap_or_else(|_| Err(too_late(peer, after)))
+}
+
+fn too_late(peer: &Peer, after: Duration) -> Error {
+    Error::Timeout { peer: peer.clone(), waiting_for: "an answer", after }
 }
 
 async fn fit(on: &mut Connection) -> Result<(), Fault> {

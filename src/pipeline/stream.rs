@@ -105,8 +105,7 @@ impl Engine {
         loop {
             self.sink.settle()?;
             if draining && self.sink.intake.is_settled() {
-                self.show();
-                return Ok(());
+                return self.show();
             }
             // An open transaction is read to its end even while draining: left half-way, all of
             // it would be repeated.
@@ -119,11 +118,11 @@ impl Engine {
                     draining = true;
                     self.status.enter(State::Draining);
                 }
-                _ = show.tick() => self.show(),
+                _ = show.tick() => self.show()?,
                 read = pace.fill(reader), if reading => {
                     let count = read.map_err(|error| diagnosis::of_source(&error))?;
-                    self.sink.read(count);
                     self.drain(reader, draining).await?;
+                    self.sink.read(count);
                 }
             }
         }
@@ -141,13 +140,13 @@ impl Engine {
         Ok(())
     }
 
-    fn show(&mut self) {
-        self.sink.show();
+    fn show(&mut self) -> Result<(), Fault> {
         let counts = self.relations.payloads_mut().filter_map(|known| match known {
             Known::Captured(route) => route.take_counts(),
             Known::Described | Known::LeftOut => None,
         });
         self.status.published(counts);
+        self.sink.show()
     }
 
     async fn apply(&mut self, payload: &[u8]) -> Result<(), Fault> {
@@ -203,7 +202,7 @@ impl Engine {
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
         let relation = Relation::from(body);
         // What was counted for the description that this one replaces must not be lost.
-        self.show();
+        self.show()?;
         let inserted = self.relations.insert(relation, Known::Described);
         inserted.map_err(diagnosis::of_too_many_relations)
     }

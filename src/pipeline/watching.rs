@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
-use waltide_core::lsn::Lsn;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::source;
+use super::source::{self, ANSWER, answered};
 use crate::config::settled::Source;
 use crate::postgres::{Connection, Error, Mode, Params, WalStatus};
 use crate::status::{Pipeline, SlotHealth};
@@ -35,26 +34,28 @@ pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pip
                 continue;
             }
         };
-        if let Err(error) = look(&mut open, &source.slot, &status).await {
+        let peer = open.peer().clone();
+        if let Err(error) = answered(ANSWER, &peer, look(&mut open, &source.slot, &status)).await {
             tracing::debug!(%error, "cannot look at the slot");
             continue;
         }
-        match source::cover(&mut open, &source).await {
-            Ok(()) => said = None,
-            Err(fault) if said.as_ref() != Some(&fault) => {
+        match timeout(ANSWER, source::cover(&mut open, &source)).await {
+            // A connection with half an answer on it is of no use.
+            Err(_) => continue,
+            Ok(Ok(())) => said = None,
+            Ok(Err(fault)) if said.as_ref() != Some(&fault) => {
                 let (code, mend) = (fault.code.id(), &fault.mend);
                 tracing::warn!(pipeline = status.name, code, mend, "{}", fault.what);
                 said = Some(fault);
             }
-            Err(_) => {}
+            Ok(Err(_)) => {}
         }
         connection = Some(open);
     }
 }
 
 async fn look(on: &mut Connection, name: &str, status: &Pipeline) -> Result<(), Error> {
-    let end = on.simple_query("SELECT pg_current_wal_lsn()").await?;
-    let end = end.single().and_then(|text| text.parse::<Lsn>().ok()).unwrap_or(Lsn::ZERO);
+    let end = on.current_wal_lsn().await?;
     let Some(slot) = on.read_slot(name).await? else { return Ok(()) };
     let word = |status: &WalStatus| match status {
         WalStatus::Reserved => "reserved".to_owned(),

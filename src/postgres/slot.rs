@@ -96,6 +96,13 @@ impl Connection {
         let slot = slot(row).ok_or_else(|| self.link.malformed("a row of pg_replication_slots"))?;
         Ok(Some(slot))
     }
+
+    /// Where the server's log ends now: at or past every commit so far.
+    pub async fn current_wal_lsn(&mut self) -> Result<Lsn, Error> {
+        let end = self.simple_query("SELECT pg_current_wal_lsn()").await?;
+        let end = end.single().and_then(|text| text.parse().ok());
+        end.ok_or_else(|| self.link.malformed("the answer to pg_current_wal_lsn()"))
+    }
 }
 
 fn slot(row: &[Option<String>]) -> Option<Slot> {

@@ -82,19 +82,26 @@ fn while_kafka_hangs_feedback_goes_on_and_nothing_is_confirmed() {
     shop.execute("INSERT INTO orders VALUES (0, 'first')");
     pipeline.wait_until_delivered();
     kafka.pause();
-    // More than the producer's queue holds, so that the pipeline itself stands still.
+    // These are in flight, each wholly received; then more than the producer's queue holds, so
+    // that the pipeline itself stands still.
+    for id in 30_001..=30_003 {
+        shop.execute(&format!("INSERT INTO orders VALUES ({id}, 'in flight')"));
+    }
+    eventually("they are on their way", SOON, || {
+        (daemon.status()["records_in_flight"].as_u64()? >= 3).then_some(())
+    });
     shop.execute(
         "INSERT INTO orders SELECT g, repeat(md5(g::text), 32) FROM generate_series(1, 20000) g",
     );
     shop.execute("INSERT INTO orders VALUES (20001, 'last')");
     eventually("the pipeline is stuck", SOON, || {
-        (daemon.status()["records_in_flight"].as_u64()? > 0).then_some(())
+        (daemon.status()["records_in_flight"].as_u64()? > 1_000).then_some(())
     });
     let confirmed = assert_only_feedback_goes_on(&shop, &pipeline);
     kafka.resume();
     pipeline.wait_until_delivered();
     let changes = pipeline.changes("public.orders");
-    assert_eq!(changes.len(), 20_002);
+    assert_eq!(changes.len(), 20_005);
     assert_each_once_and_in_order(&changes);
     let stuck = changes.iter().map(|change| change.position.commit);
     let first_stuck = stuck.collect::<BTreeSet<_>>().into_iter().nth(1).expect("a commit");

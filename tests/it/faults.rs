@@ -142,12 +142,16 @@ fn logged_once(daemon: &Daemon, codes: &[&str]) {
     assert_eq!(found, codes, "{}", daemon.log());
 }
 
-/// Waits until it has tried in vain once more.
+/// Waits until it has tried in vain once more, and never called itself ready meanwhile.
 #[track_caller]
 fn tries_again(daemon: &Daemon) {
     let retries = || daemon.status()["retries"].as_u64().expect("a number of retries");
     let before = retries();
-    eventually("it is tried again", SOON, || (retries() >= before + 2).then_some(()));
+    eventually("it is tried again", SOON, || {
+        let (ready, body) = daemon.get("/readyz")?;
+        assert_eq!(ready, 503, "{body}");
+        (retries() >= before + 2).then_some(())
+    });
 }
 
 /// Sees to it that `--fail-fast` ends at once with a failure of this code, and returns its words.

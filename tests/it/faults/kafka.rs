@@ -96,6 +96,8 @@ fn a_topic_that_cannot_be_created_can_be_created_by_hand() {
     Stack::shared().kafka().create_topic(topic.name(), 1, &[]);
     order(&database, 2);
     arrive(&pipeline, &[1, 2]);
+    daemon.wait_ready();
+    logged_once(&daemon, &["WT305"]);
     daemon.terminate();
 }
 

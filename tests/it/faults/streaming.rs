@@ -3,7 +3,7 @@
 use waltide_stack::serde_json::json;
 use waltide_stack::{KafkaOptions, PostgresOptions, Version};
 
-use super::{arrive, fails_fast, logged, logged_once, order, pipeline, shop, tells};
+use super::{FailingFast, arrive, fails_fast, logged, logged_once, order, pipeline, shop, tells};
 
 #[test]
 fn a_restart_of_the_source_is_waited_for() {
@@ -119,9 +119,50 @@ fn a_restart_of_kafka_is_waited_for_and_a_wrong_password_told_from_it() {
     arrive(&pipeline, &[1]);
     kafka.stop();
     order(&database, 2);
+    tells(&daemon, "WT301", &["refused"]);
     kafka.start_again();
     order(&database, 3);
     arrive(&pipeline, &[1, 2, 3]);
     daemon.wait_ready();
+    logged_once(&daemon, &["WT301"]);
+    daemon.terminate();
+}
+
+#[test]
+fn a_source_that_freezes_while_it_is_streamed_from_is_told_and_goes_on_when_it_wakes() {
+    let postgres = PostgresOptions::new(Version::NEWEST).start();
+    let database = postgres.database("source freezes");
+    database.execute(super::ORDERS);
+    let pipeline = pipeline(&database);
+    let daemon = pipeline.start();
+    let failing = FailingFast::launch(&pipeline);
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    postgres.pause();
+    tells(&daemon, "WT201", &["has sent nothing for 7 s"]);
+    failing.ends_with("WT201");
+    postgres.resume();
+    daemon.wait_ready();
+    order(&database, 2);
+    arrive(&pipeline, &[1, 2]);
+    logged_once(&daemon, &["WT201"]);
+    daemon.terminate();
+}
+
+#[test]
+fn with_fail_fast_a_kafka_that_goes_away_ends_the_daemon() {
+    let kafka = KafkaOptions::new().start();
+    let database = shop(Version::NEWEST, "kafka goes");
+    let pipeline = pipeline(&database).into_kafka(&kafka);
+    let failing = FailingFast::launch(&pipeline);
+    failing.0.wait_ready();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    kafka.pause();
+    order(&database, 2);
+    failing.ends_with("WT301");
+    kafka.resume();
+    let daemon = pipeline.start();
+    arrive(&pipeline, &[1, 2]);
     daemon.terminate();
 }
