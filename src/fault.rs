@@ -85,6 +85,9 @@ codes! {
     SourceSettings "WT219" Operator "the connection settings cannot be used";
     SourceUnfit "WT220" Operator "the server is not the one that is wanted";
     SlotBlocked "WT221" Transient "creating the slot waits for old transactions";
+    AnotherSource "WT222" Stop "the source is another one";
+    AnotherHistory "WT223" Stop "the source has another history";
+    SlotAhead "WT224" Stop "the slot is ahead of the checkpoint";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";
@@ -93,6 +96,10 @@ codes! {
     RecordTooLarge "WT306" Stop "a record is larger than its topic takes";
     DeliveryFailed "WT307" Transient "Kafka did not take a record";
     KafkaSettings "WT308" Operator "a Kafka setting cannot be used";
+    CheckpointLost "WT309" Stop "the checkpoint is lost";
+    CheckpointUnreadable "WT310" Stop "the checkpoint cannot be read";
+    TopicLost "WT311" Stop "a topic has lost records";
+    Superseded "WT312" Transient "another daemon has taken over";
     RegistryUnreachable "WT401" Transient "the schema registry cannot be reached";
     RegistryAuthentication "WT402" Operator "the schema registry refuses the login";
     SchemaIncompatible "WT403" Operator "the registry refuses a changed schema";

@@ -127,6 +127,7 @@ pub struct Pipeline {
     record_bytes: AtomicU64,
     in_flight: AtomicU64,
     retries: AtomicU64,
+    checkpoint_ms: AtomicI64,
     slow: Mutex<Slow>,
 }
 
@@ -150,6 +151,7 @@ impl Pipeline {
             record_bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            checkpoint_ms: AtomicI64::new(NONE),
             slow: Mutex::new(Slow {
                 state: State::Starting,
                 since: SystemTime::now(),
@@ -213,6 +215,19 @@ impl Pipeline {
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.retries.load(Relaxed)
+    }
+
+    /// A checkpoint was written.
+    pub fn checkpointed(&self) {
+        self.checkpoint_ms.store(self.uptime_ms().cast_signed(), Relaxed);
+    }
+
+    /// How old the last checkpoint is; none before the first one of this process.
+    #[must_use]
+    pub fn checkpoint_age(&self) -> Option<Duration> {
+        let at = self.checkpoint_ms.load(Relaxed);
+        let age_ms = self.uptime_ms().saturating_sub(at.cast_unsigned());
+        (at != NONE).then(|| Duration::from_millis(age_ms))
     }
 
     /// Adds what a batch published of tables.

@@ -60,6 +60,18 @@ impl Pipeline {
         let own = self.table_options.get(table).and_then(|options| options.topic.as_ref());
         own.unwrap_or(&self.kafka.topic).render(&self.name, &table.schema, &table.table)
     }
+
+    /// The topic that remembers how far it is.
+    #[must_use]
+    pub fn checkpoint_topic(&self) -> String {
+        format!("{}.waltide.checkpoint", self.name)
+    }
+
+    /// Whoever writes checkpoints shuts out, with this, whoever wrote them before.
+    #[must_use]
+    pub fn transactional_id(&self) -> String {
+        format!("{}.waltide", self.name)
+    }
 }
 
 /// The database, and what of it is captured.

@@ -40,6 +40,7 @@ struct Sheet {
     records: IntCounterVec,
     errors: IntCounterVec,
     retries: IntCounterVec,
+    checkpoint_age: GaugeVec,
 }
 
 impl Sheet {
@@ -64,6 +65,16 @@ impl Sheet {
                     Opts::new(
                         "waltide_source_lag_seconds",
                         "Age of the oldest commit that is not delivered; time since last contact while the source is away.",
+                    ),
+                    one,
+                )?,
+            )?,
+            checkpoint_age: registered(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "waltide_checkpoint_age_seconds",
+                        "Time since the last checkpoint was written; absent before the first and on a standby.",
                     ),
                     one,
                 )?,
@@ -124,6 +135,9 @@ impl Sheet {
         }
         self.lag_bytes.with_label_values(&[name]).set(signed(pipeline.lag_bytes()));
         self.lag_seconds.with_label_values(&[name]).set(pipeline.lag().as_secs_f64());
+        if let Some(age) = pipeline.checkpoint_age() {
+            self.checkpoint_age.with_label_values(&[name]).set(age.as_secs_f64());
+        }
         self.in_flight.with_label_values(&[name]).set(signed(pipeline.in_flight()));
         let slot = pipeline.slot();
         if let Some(bytes) = slot.retained_bytes {

@@ -77,7 +77,7 @@ impl CheckpointTopic {
             let reason = format!("it has {partitions} partitions, a checkpoint topic has one");
             return Err(Error::Topic { topic: name.to_owned(), reason });
         }
-        let topic = Self { settings: settings.clone(), name: name.to_owned() };
+        let topic = Self::there(settings, name);
         match topic.cleanup_policy().await? {
             Some(policy) if policy != "compact" => Err(Error::Topic {
                 topic: topic.name,
@@ -87,6 +87,19 @@ impl CheckpointTopic {
             }),
             _ => Ok(topic),
         }
+    }
+
+    /// The topic, if it is there: for somebody who only wants to look.
+    ///
+    /// # Errors
+    /// Where Kafka cannot be reached or refuses.
+    pub async fn existing(settings: &Settings, name: &str) -> Result<Option<Self>, Error> {
+        let partitions = Admin::new(settings)?.partitions(Some(name)).await?;
+        Ok(partitions.map(|_| Self::there(settings, name)))
+    }
+
+    fn there(settings: &Settings, name: &str) -> Self {
+        Self { settings: settings.clone(), name: name.to_owned() }
     }
 
     /// Its name.

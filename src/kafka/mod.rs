@@ -3,11 +3,13 @@
 mod checkpoint;
 mod connection;
 mod error;
+mod offsets;
 mod producer;
 mod topics;
 
 pub use checkpoint::{CheckpointTopic, CheckpointWriter};
 pub use connection::Settings;
 pub use error::Error;
-pub use producer::{Failure, Producer, Record, Refusal};
+pub use offsets::end_offsets;
+pub use producer::{Ends, Failure, Lane, Producer, Record, Refusal};
 pub use topics::{Admin, TopicOptions};

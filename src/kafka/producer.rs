@@ -6,6 +6,7 @@
 //! when it is woken. So everything that decides stays with one owner, and the mailbox is bounded
 //! by what is in flight, which librdkafka bounds by bytes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +46,20 @@ pub struct Record<'a> {
     pub position: &'a [u8],
     /// The transaction it counts for.
     pub ticket: Ticket,
+    /// Its topic's, from [`Producer::lane`].
+    pub lane: Lane,
 }
+
+/// A topic's number with a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane(usize);
+
+/// What comes back with a delivery report is one word of the machine: the ticket above, the lane
+/// below. Transactions of one connection and topics of one daemon stay far below these.
+const LANE_BITS: u32 = 24;
+
+/// As many transactions fit above a lane.
+const MAX_TICKETS: u64 = 1 << (usize::BITS - LANE_BITS);
 
 /// Why a record was not queued.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,6 +78,39 @@ pub type Failure = Error;
 struct Mailbox {
     delivered: Vec<(Ticket, u64)>,
     failure: Option<Failure>,
+    /// By lane and partition: the offset after the last record.
+    ends: Vec<Vec<i64>>,
+}
+
+impl Mailbox {
+    fn ends_at(&mut self, lane: usize, partition: i32, offset: i64) {
+        let Some(ends) = self.ends.get_mut(lane) else { return };
+        let Ok(index) = usize::try_from(partition) else { return };
+        if index >= ends.len() {
+            // The topic has more partitions than it had.
+            ends.resize(index + 1, 0);
+        }
+        if let Some(end) = ends.get_mut(index) {
+            *end = (*end).max(offset + 1);
+        }
+    }
+}
+
+/// The names of topics and where our last records in each of their partitions end.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    reports: Arc<Reports>,
+    topics: Arc<Mutex<Vec<String>>>,
+}
+
+impl Ends {
+    /// What is acknowledged so far, by topic.
+    #[must_use]
+    pub fn so_far(&self) -> Vec<(String, Vec<i64>)> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ends = self.reports.mailbox().ends.clone();
+        topics.into_iter().zip(ends).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -90,18 +137,22 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    /// The ticket's number.
+    /// The ticket's number and the lane's.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let ticket = Ticket(opaque as u64);
+        let ticket = Ticket((opaque >> LANE_BITS) as u64);
+        let lane = opaque & ((1 << LANE_BITS) - 1);
         let mut mailbox = self.mailbox();
         let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
         match result {
-            Ok(_) => match mailbox.delivered.last_mut() {
-                Some((last, count)) if *last == ticket => *count += 1,
-                _ => mailbox.delivered.push((ticket, 1)),
-            },
+            Ok(message) => {
+                mailbox.ends_at(lane, message.partition(), message.offset());
+                match mailbox.delivered.last_mut() {
+                    Some((last, count)) if *last == ticket => *count += 1,
+                    _ => mailbox.delivered.push((ticket, 1)),
+                }
+            }
             Err((error, message)) => {
                 mailbox.failure.get_or_insert_with(|| Error::of_delivery(error, message.topic()));
             }
@@ -118,6 +169,8 @@ pub struct Producer {
     inner: ThreadedProducer<Reports>,
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
+    topics: Arc<Mutex<Vec<String>>>,
+    lanes: BTreeMap<String, Lane>,
 }
 
 impl std::fmt::Debug for Producer {
@@ -147,6 +200,9 @@ impl Producer {
         }
         config
             .set("enable.idempotence", "true")
+            // A record that fails for good takes those behind it along: else they would arrive,
+            // and come again, later, behind it.
+            .set("enable.gapless.guarantee", "true")
             .set("acks", "all")
             .set("max.in.flight.requests.per.connection", REQUESTS_IN_FLIGHT.to_string())
             // Java's partitioner, so that keys lie where Java's producers put them.
@@ -158,7 +214,29 @@ impl Producer {
             .create_with_context(Reports::default())
             .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
         let reports = Arc::clone(inner.client().context());
-        Ok(Self { inner, reports, taken: Vec::new() })
+        let (taken, topics, lanes) = (Vec::new(), Arc::default(), BTreeMap::new());
+        Ok(Self { inner, reports, taken, topics, lanes })
+    }
+
+    /// The number of a topic, by which its reports are counted.
+    pub fn lane(&mut self, topic: &str) -> Lane {
+        if let Some(lane) = self.lanes.get(topic) {
+            return *lane;
+        }
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = Lane(topics.len());
+        // The list of names comes first, so that no end is without one.
+        topics.push(topic.to_owned());
+        drop(topics);
+        self.reports.mailbox().ends.push(Vec::new());
+        self.lanes.insert(topic.to_owned(), lane);
+        lane
+    }
+
+    /// Where what is delivered ends, to be asked from another thread.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        Ends { reports: Arc::clone(&self.reports), topics: Arc::clone(&self.topics) }
     }
 
     /// Queues a record; its bytes are copied.
@@ -168,11 +246,16 @@ impl Producer {
     pub fn send(&self, record: &Record<'_>) -> Result<(), Refusal> {
         let headers = OwnedHeaders::new_with_capacity(1)
             .insert(Header { key: "waltide.position", value: Some(record.position) });
-        let Ok(opaque) = usize::try_from(record.ticket.0) else {
-            return Err(Refusal::Failed(Error::Delivery {
-                topic: record.topic.to_owned(),
-                reason: "more transactions than this machine can count".to_owned(),
-            }));
+        let opaque = match usize::try_from(record.ticket.0) {
+            Ok(ticket) if record.ticket.0 < MAX_TICKETS && record.lane.0 < 1 << LANE_BITS => {
+                ticket << LANE_BITS | record.lane.0
+            }
+            _ => {
+                return Err(Refusal::Failed(Error::Delivery {
+                    topic: record.topic.to_owned(),
+                    reason: "more transactions or topics than a connection can count".to_owned(),
+                }));
+            }
         };
         let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
             .timestamp(record.timestamp_ms)

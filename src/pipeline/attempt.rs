@@ -1,43 +1,44 @@
 //! One attempt: from nothing to a stream, and the stream until it ends.
 //!
 //! The order is that of recovery. What only looks comes first. Holding the slot is leadership, so
-//! nothing is written to Kafka or the registry before the server has given it to us.
+//! nothing is written to Kafka or the registry before the server has given it to us; from then on
+//! it hears from us, whatever else takes its time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use waltide_core::checkpoint::SourceFacts;
 use waltide_core::intake::Intake;
 use waltide_core::lsn::{DurableLsn, Lsn};
 
+use super::desk::Desk;
 use super::diagnosis;
-use super::positions::{self, Positions};
+use super::keeper::Holding;
+use super::positions::Positions;
+use super::reach::{kafka_settings, params, registry_settings};
+use super::recovery::{self, Recovered};
 use super::routes::Compiler;
 use super::sink::{Servers, Sink};
-use super::source::{self, ANSWER, Prepared, answered};
+use super::source::{self, ANSWER, Published, answered};
 use super::standing::Standing;
 use super::stream::{Ended, Engine};
+use super::told::Told;
 use super::watching::watch_source;
 use crate::config;
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
-use crate::postgres::{
-    Connection, Error, Mode, Params, Password, SqlState, StreamOptions, StreamReader, StreamWriter,
-};
-use crate::registry::{self, Client};
+use crate::postgres::{Connection, Error, Mode, Params, SqlState, StreamOptions, StreamReader};
+use crate::registry::Client;
 use crate::status::{Pipeline, State};
 
-/// How long one server may take to let us in; `run` promises to name what is wrong within ten
-/// seconds. A shorter time in the URL counts.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long the last checkpoint may take, once everything is delivered or nothing more will be.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(3);
 
-/// How soon the server lets go of the slot of a daemon that froze or lost its network.
-const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the end of a connection may take once everything is delivered.
+/// How long the end of a connection may take after that.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How an attempt ended without a failure.
@@ -56,8 +57,6 @@ pub(super) struct Attempt {
     control: Handle,
     /// Ids stay known while the registry is away.
     registry: Option<Client>,
-    /// Up to where this process had delivered everything, once it has streamed.
-    durable: Option<DurableLsn>,
     /// The last stream ended with a failure: the next one may meet it again.
     troubled: bool,
     /// The last attempt came to a stream that got over the failure before it.
@@ -72,16 +71,8 @@ impl Attempt {
         control: Handle,
         fail_fast: bool,
     ) -> Self {
-        Self {
-            settings,
-            status,
-            control,
-            registry: None,
-            durable: None,
-            troubled: false,
-            well: false,
-            fail_fast,
-        }
+        let registry = None;
+        Self { settings, status, control, registry, troubled: false, well: false, fail_fast }
     }
 
     /// Whether the last attempt was of use: a failure after it is the first in a row.
@@ -107,42 +98,93 @@ impl Attempt {
         let source = |error: Error| diagnosis::of_source(&error);
         let params = params(&self.settings.source)?;
         let mut catalog = Connection::open(&params, Mode::Plain).await.map_err(source)?;
-        let prepared =
-            source::prepare(&mut catalog, &self.settings, self.durable.is_some()).await?;
+        let published = source::prepare(&mut catalog, &self.settings.source).await?;
         let kafka = kafka_settings(&self.settings.kafka);
         let admin = Admin::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
-        let registry = self.reach_registry().await?;
-        let mut connection = Connection::open(&params, Mode::Replication).await.map_err(source)?;
-        let started = self.start_replication(&mut connection, &prepared);
-        if let Err(error) = answered(ANSWER, catalog.peer(), started).await {
-            self.registry = Some(registry);
-            return if error.sqlstate() == Some(SqlState::OBJECT_IN_USE) {
-                Ok(None)
-            } else {
-                Err(source(error))
-            };
+        self.reach_registry().await?;
+        let made = self.have_slot(&mut catalog, &kafka).await?;
+        let Some(held) = self.hold_slot(&mut catalog, &params, &published, made).await? else {
+            return Ok(None);
+        };
+        let recovered =
+            recovery::recover(&self.settings, &kafka, &held.facts, &published, held.holding)
+                .await?;
+        let Some(registry) = self.registry.take() else { return Ok(None) };
+        let desk = Arc::new(Desk::new(recovered.resume));
+        let settings = self.settings.clone();
+        let compiler = Compiler { settings, catalog, admin, registry, desk };
+        let Held { reader, told, positions, pending, .. } = held;
+        Ok(Some(Ready { reader, told, positions, compiler, kafka, params, recovered, pending }))
+    }
+
+    /// Sees to it that there is a slot; true where it was made.
+    async fn have_slot(
+        &self,
+        catalog: &mut Connection,
+        kafka: &kafka::Settings,
+    ) -> Result<bool, Fault> {
+        let slot = &self.settings.source.slot;
+        if source::find_slot(catalog, slot).await?.is_some() {
+            return Ok(false);
         }
-        // The slot is ours now; where it stands counts only from here on.
+        // A new one would start later than the checkpoint, and leave a gap nobody sees.
+        recovery::refuse_new_slot(&self.settings, kafka).await?;
+        source::make_slot(catalog, slot).await?;
+        Ok(true)
+    }
+
+    /// Takes the slot, which is leadership; `None` where another has it.
+    async fn hold_slot(
+        &self,
+        catalog: &mut Connection,
+        params: &Params,
+        published: &Published,
+        slot_created_now: bool,
+    ) -> Result<Option<Held>, Fault> {
+        let source = |error: Error| diagnosis::of_source(&error);
+        let name = &self.settings.source.slot;
+        let mut connection = Connection::open(params, Mode::Replication).await.map_err(source)?;
         let peer = catalog.peer().clone();
+        let ask = async {
+            let identity = connection.identify_system().await?;
+            let history = connection.timeline_history(identity.timeline).await?;
+            self.start_replication(&mut connection, published).await?;
+            Ok((identity, history))
+        };
+        let (identity, timeline_history) = match answered(ANSWER, &peer, ask).await {
+            Err(error) if error.sqlstate() == Some(SqlState::OBJECT_IN_USE) => return Ok(None),
+            answer => answer.map_err(source)?,
+        };
+        let pid = connection.process_id();
+        // The slot is ours now; where it stands counts only from here on.
         let look = async {
-            let end = catalog.current_wal_lsn().await?;
-            Ok((catalog.read_slot(&self.settings.source.slot).await?, end))
+            let slot = catalog.read_slot(name).await?;
+            Ok((slot.and_then(|slot| slot.confirmed_flush_lsn), catalog.current_wal_lsn().await?))
         };
         let (slot, pending) = answered(ANSWER, &peer, look).await.map_err(source)?;
-        let confirmed = slot.and_then(|slot| slot.confirmed_flush_lsn);
-        let resume = self.resume_at(confirmed.unwrap_or(prepared.confirmed))?;
+        let slot_confirmed = slot.ok_or_else(|| diagnosis::of_vanished_slot(name))?;
         let (reader, writer) = connection.into_stream().map_err(source)?;
-        let compiler = Compiler { settings: self.settings.clone(), catalog, admin, registry };
-        Ok(Some(Ready { reader, writer, compiler, kafka, params, resume, pending }))
+        let positions = Arc::new(Positions::starting(DurableLsn::proven(slot_confirmed)));
+        let told = Told::start(&self.control, writer, Arc::clone(&positions));
+        let facts = SourceFacts {
+            system_identifier: identity.system_identifier,
+            timeline: identity.timeline,
+            timeline_history,
+            database: peer.database().to_owned(),
+            slot_confirmed,
+            slot_created_now,
+        };
+        let holding = Holding { params: params.clone(), slot: name.clone(), pid };
+        Ok(Some(Held { reader, told, positions, facts, holding, pending }))
     }
 
     async fn start_replication(
         &self,
         connection: &mut Connection,
-        prepared: &Prepared,
+        published: &Published,
     ) -> Result<(), Error> {
-        let publications: Vec<&str> = prepared.publications.iter().map(String::as_str).collect();
+        let publications: Vec<&str> = published.publications.iter().map(String::as_str).collect();
         let options = StreamOptions {
             publications: &publications,
             binary: self.settings.source.binary,
@@ -150,39 +192,22 @@ impl Attempt {
             messages: false,
             any_origin: true,
         };
-        connection.start_replication(&self.settings.source.slot, prepared.confirmed, &options).await
-    }
-
-    /// The slot is at its confirmed position, or behind where the server forgot what we confirmed.
-    /// Ahead of what this process has delivered, somebody else has moved it.
-    fn resume_at(&self, confirmed: Lsn) -> Result<DurableLsn, Fault> {
-        match self.durable {
-            Some(durable) if confirmed > durable.lsn() => Err(Fault::new(
-                Code::SlotUnusable,
-                format!(
-                    "slot {} stands at {confirmed}, but this daemon had delivered up to {} only: \
-                     somebody has moved it",
-                    self.settings.source.slot,
-                    durable.lsn()
-                ),
-                "find out who read or advanced the slot; if the gap is acceptable, restart the daemon",
-            )),
-            Some(durable) => Ok(durable),
-            None => Ok(DurableLsn::proven(confirmed)),
-        }
+        // From where the slot stands: what repeats is left out here.
+        connection.start_replication(&self.settings.source.slot, Lsn::ZERO, &options).await
     }
 
     /// A registry that is away stops only a start that knows no ids yet.
-    async fn reach_registry(&mut self) -> Result<Client, Fault> {
-        if let Some(known) = self.registry.take() {
-            return Ok(known);
+    async fn reach_registry(&mut self) -> Result<(), Fault> {
+        if self.registry.is_some() {
+            return Ok(());
         }
         let settings = registry_settings(&self.settings.registry)?;
         let url = settings.url.clone();
         let wrong = |error| diagnosis::of_registry(&error, &url);
         let client = Client::new(settings).map_err(wrong)?;
         client.probe().await.map_err(wrong)?;
-        Ok(client)
+        self.registry = Some(client);
+        Ok(())
     }
 
     async fn stream(
@@ -190,26 +215,29 @@ impl Attempt {
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Outcome, Fault> {
-        let Ready { mut reader, writer, compiler, kafka, params, resume, pending } = ready;
+        let Ready { mut reader, told, positions, compiler, kafka, params, recovered, pending } =
+            ready;
+        let Recovered { keeper, resume } = recovered;
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
-        let positions = Arc::new(Positions::starting(resume));
-        let told = Told::start(&self.control, writer, Arc::clone(&positions));
         let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
         let watching = Watching(self.control.spawn(watch));
-        let intake = Intake::resume(resume);
+        let desk = Arc::clone(&compiler.desk);
+        let keeping = keeper.start(
+            &self.control,
+            Arc::clone(&desk),
+            Arc::clone(&positions),
+            producer.ends(),
+            Arc::clone(&self.status),
+        );
         let servers = Servers {
             source: compiler.catalog.peer().to_string(),
             brokers: kafka.bootstrap_servers.clone(),
         };
         let standing = Standing::new(Instant::now(), self.troubled.then_some(pending));
-        let sink = Sink::new(
-            intake,
-            producer,
-            positions,
-            Arc::clone(&self.status),
-            servers,
-            (standing, self.fail_fast),
-        );
+        let intake = Intake::resume(resume);
+        let status = Arc::clone(&self.status);
+        let strict = (standing, self.fail_fast);
+        let sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
         let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
         if !self.troubled {
             self.status.enter(State::Streaming);
@@ -224,77 +252,53 @@ impl Attempt {
         drop(watching);
         self.troubled = ended.is_err();
         self.well = engine.sink.is_proven();
-        self.durable = Some(engine.sink.intake.durable());
         if ended.is_err() {
             engine.sink.producer.abandon();
         }
         self.registry = Some(engine.into_compiler().registry);
+        // What is delivered is written down first, so that the server may be told of it.
+        keeping.end(LAST_CHECKPOINT).await;
         let farewell = tokio::time::timeout(FAREWELL, told.end(reader)).await;
-        match ended? {
-            Ended::OutOfTime => {
-                tracing::warn!(
-                    pipeline = self.settings.name,
-                    "not everything was delivered in time; it is read again"
-                );
-            }
-            Ended::Drained => {
-                if !matches!(farewell, Ok(Ok(()))) {
-                    // What was delivered may be repeated by the next start, nothing more.
-                    tracing::warn!(
-                        pipeline = self.settings.name,
-                        "the server was not told the last position"
-                    );
-                }
-            }
-        }
+        self.say_how_it_ended(&ended?, matches!(farewell, Ok(Ok(()))));
         Ok(Outcome::Ended)
     }
+
+    fn say_how_it_ended(&self, ended: &Ended, told: bool) {
+        let pipeline = self.settings.name.as_str();
+        match ended {
+            Ended::OutOfTime => {
+                tracing::warn!(pipeline, "not everything was delivered in time; it is read again");
+            }
+            // What the server sends again is left out by the checkpoint.
+            Ended::Drained if !told => {
+                tracing::warn!(pipeline, "the server was not told the last position");
+            }
+            Ended::Drained => {}
+        }
+    }
+}
+
+/// A slot that is ours, and the stream through it.
+struct Held {
+    reader: StreamReader,
+    told: Told,
+    positions: Arc<Positions>,
+    facts: SourceFacts,
+    holding: Holding,
+    /// Where the server's log ended meanwhile.
+    pending: Lsn,
 }
 
 /// A stream that has started, and what it takes to carry it on.
 struct Ready {
     reader: StreamReader,
-    writer: StreamWriter,
+    told: Told,
+    positions: Arc<Positions>,
     compiler: Compiler,
     kafka: kafka::Settings,
     params: Params,
-    resume: DurableLsn,
-    /// Where the server's log ended meanwhile.
+    recovered: Recovered,
     pending: Lsn,
-}
-
-/// The task that tells the server where we are.
-struct Told {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<StreamWriter, Error>>,
-    positions: Arc<Positions>,
-}
-
-impl Told {
-    fn start(control: &Handle, mut writer: StreamWriter, positions: Arc<Positions>) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&positions);
-        let task = control.spawn(async move {
-            tokio::select! {
-                // A dropped sender stops it as well: nothing feeds a connection that has no owner.
-                _ = stopped => {}
-                error = positions::tell(&mut writer, &shared) => error?,
-            }
-            Ok(writer)
-        });
-        Self { stop, task, positions }
-    }
-
-    /// Tells the last position and ends the stream in order.
-    async fn end(self, reader: StreamReader) -> Result<(), Error> {
-        let _ = self.stop.send(());
-        let Ok(writer) = self.task.await else { return Ok(()) };
-        let mut writer = writer?;
-        positions::tell_last(&mut writer, &self.positions).await?;
-        writer.finish().await?;
-        reader.rejoin(writer).await?.close().await;
-        Ok(())
-    }
 }
 
 /// A task that ends with its owner.
@@ -304,54 +308,4 @@ impl Drop for Watching {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
-    let wrong = |what: String| {
-        Fault::new(Code::SourceSettings, what, "correct source.url and the files it names")
-    };
-    let params: Params =
-        source.url.expose().parse().map_err(|error: crate::postgres::url::UrlError| {
-            wrong(format!("source.url: {error}"))
-        })?;
-    let mut params = match &source.password {
-        Some(config::Credential::File(path)) => params.with_password_from(Some(path.clone()), None),
-        Some(config::Credential::Inline(secret)) => {
-            params.with_password_from(None, Some(Password::new(secret.expose())))
-        }
-        None => params,
-    };
-    params.connect_timeout = params.connect_timeout.min(CONNECT);
-    params.wal_sender_timeout.get_or_insert(WAL_SENDER_TIMEOUT);
-    Ok(params)
-}
-
-fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
-    let plain = |(key, value): (&String, &config::Secret)| (key.clone(), value.expose().to_owned());
-    kafka::Settings {
-        bootstrap_servers: of.bootstrap_servers.clone(),
-        properties: of.properties.iter().map(plain).collect(),
-    }
-}
-
-fn registry_settings(of: &config::settled::Registry) -> Result<registry::Settings, Fault> {
-    use config::settled::RegistryLogin;
-    let read = |credential: &config::Credential| {
-        credential.read().map(|secret| secret.expose().to_owned()).map_err(|error| {
-            Fault::new(
-                Code::RegistrySettings,
-                format!("the registry's password or token cannot be read: {error}"),
-                "make the file under registry readable for this process",
-            )
-        })
-    };
-    let authentication = match &of.login {
-        RegistryLogin::None => registry::Authentication::None,
-        RegistryLogin::Basic { username, password } => registry::Authentication::Basic {
-            username: username.clone(),
-            password: read(password)?,
-        },
-        RegistryLogin::Bearer(token) => registry::Authentication::Bearer(read(token)?),
-    };
-    Ok(registry::Settings { url: of.url.clone(), authentication })
 }

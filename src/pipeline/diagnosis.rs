@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use waltide_core::avro::{DataError, PlanError};
+use waltide_core::checkpoint::{Stop, Unreadable};
 use waltide_core::intake::Disorder;
 use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations};
 
@@ -215,7 +216,7 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
             "look at the brokers: it is tried again by itself",
         ),
         E::Fenced { transactional_id } => Fault::new(
-            Code::DeliveryFailed,
+            Code::Superseded,
             format!("another producer has taken over transactional id {transactional_id}"),
             "nothing if another daemon runs this pipeline; otherwise find out who uses that id",
         ),
@@ -235,6 +236,50 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
 /// Records that wait and are not acknowledged, while the connection to the source is fine.
 pub(super) fn of_stall(brokers: &str, said: &str) -> Fault {
     of_kafka(&kafka::Error::Unreachable { brokers: brokers.to_owned(), reason: said.to_owned() })
+}
+
+/// A checkpoint that cannot be gone by.
+pub(super) fn of_checkpoint(error: &Unreadable, topic: &str) -> Fault {
+    let mend = match error {
+        Unreadable::NewerFormat { .. } => {
+            "run the newer version again, which reads all formats before its own".to_owned()
+        }
+        Unreadable::Foreign | Unreadable::Malformed { .. } | Unreadable::Contradictory => {
+            format!("find out who else writes to {topic}; nobody but this pipeline may")
+        }
+    };
+    Fault::new(Code::CheckpointUnreadable, format!("topic {topic}: {error}"), mend)
+}
+
+/// Continuity that cannot be proved.
+pub(super) fn of_stop(stop: &Stop, pipeline: &str) -> Fault {
+    let code = match stop {
+        Stop::CheckpointLost { .. } => Code::CheckpointLost,
+        Stop::AnotherSystem { .. } | Stop::AnotherDatabase { .. } => Code::AnotherSource,
+        Stop::OlderTimeline { .. } | Stop::ForkedTimeline { .. } => Code::AnotherHistory,
+        Stop::SlotRecreated { .. } => Code::SlotMissing,
+        Stop::SlotAhead { .. } => Code::SlotAhead,
+    };
+    Fault::new(code, stop.to_string(), format!("{} (pipeline {pipeline})", stop.mend()))
+}
+
+/// A topic that no longer holds what was acknowledged.
+pub(super) fn of_lost_topic(topic: &str, what: &str) -> Fault {
+    Fault::new(
+        Code::TopicLost,
+        format!("topic {topic} has lost records of this pipeline: {what}"),
+        "restore it if that was a mistake; otherwise tell its consumers and accept the gap with \
+         `waltide recover PIPELINE --accept-gap`",
+    )
+}
+
+/// A slot that is gone although it was just taken.
+pub(super) fn of_vanished_slot(slot: &str) -> Fault {
+    Fault::new(
+        Code::SourceLost,
+        format!("slot {slot} was taken and cannot be seen"),
+        "nothing: the pipeline starts over",
+    )
 }
 
 /// A server that does not answer, while its connection stands.

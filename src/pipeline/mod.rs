@@ -6,16 +6,21 @@
 
 mod attempt;
 mod backoff;
+mod desk;
 mod diagnosis;
+mod keeper;
 mod pace;
 mod position_text;
 mod positions;
+mod reach;
+mod recovery;
 mod routes;
 mod rows;
 mod sink;
 mod source;
 mod standing;
 mod stream;
+mod told;
 mod watching;
 
 use std::sync::Arc;
@@ -149,7 +154,7 @@ pub fn cannot_start(error: &std::io::Error) -> Fault {
 /// # Errors
 /// Where the source cannot be looked at.
 pub async fn setup(settings: &config::settled::Pipeline) -> Result<String, Fault> {
-    let params = attempt::params(&settings.source)?;
+    let params = reach::params(&settings.source)?;
     let opened = Connection::open(&params, Mode::Plain).await;
     let mut connection = opened.map_err(|error| diagnosis::of_source(&error))?;
     source::setup_sql(&mut connection, settings).await

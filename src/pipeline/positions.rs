@@ -40,8 +40,13 @@ impl Positions {
         }
     }
 
-    pub(super) fn store(&self, received: Lsn, durable: DurableLsn) {
+    /// The stream was received up to there.
+    pub(super) fn receive(&self, received: Lsn) {
         self.received.fetch_max(received.0, Ordering::Relaxed);
+    }
+
+    /// Everything before there is delivered and written down.
+    pub(super) fn confirm(&self, durable: DurableLsn) {
         self.durable.fetch_max(durable.lsn().0, Ordering::Relaxed);
     }
 

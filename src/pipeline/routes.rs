@@ -2,15 +2,19 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
+use std::sync::Arc;
+
 use waltide_core::avro::{self, ColumnFilter, Options, Plan};
 use waltide_core::change::Row;
+use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
 use waltide_core::pgoutput::Relation;
 
+use super::desk::Desk;
 use super::diagnosis;
 use super::source::{ANSWER, answered};
 use crate::config;
 use crate::fault::Fault;
-use crate::kafka::{Admin, TopicOptions};
+use crate::kafka::{Admin, Lane, Producer, TopicOptions};
 use crate::postgres::Connection;
 use crate::registry::{Client, SchemaId};
 use crate::status::Counts;
@@ -32,6 +36,7 @@ pub(super) enum Known {
 pub(super) struct Route {
     pub(super) plan: Plan,
     pub(super) topic: String,
+    pub(super) lane: Lane,
     pub(super) partitions: i32,
     pub(super) key_id: Option<SchemaId>,
     pub(super) value_id: SchemaId,
@@ -66,11 +71,17 @@ pub(super) struct Compiler {
     pub(super) catalog: Connection,
     pub(super) admin: Admin,
     pub(super) registry: Client,
+    /// Where schemas are noted for the checkpoint.
+    pub(super) desk: Arc<Desk>,
 }
 
 impl Compiler {
     /// Asks the catalog, Kafka and the registry what a relation needs.
-    pub(super) async fn compile(&mut self, relation: &Relation) -> Result<Known, Fault> {
+    pub(super) async fn compile(
+        &mut self,
+        relation: &Relation,
+        producer: &mut Producer,
+    ) -> Result<Known, Fault> {
         let name =
             config::TableName { schema: relation.schema.clone(), table: relation.name.clone() };
         if !self.settings.source.captures(&name.schema, &name.table) {
@@ -107,6 +118,7 @@ impl Compiler {
         };
         Ok(Known::Captured(Box::new(Route {
             plan,
+            lane: producer.lane(&topic),
             topic,
             partitions,
             key_id,
@@ -143,7 +155,13 @@ impl Compiler {
 
     async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
         let id = self.registry.register(subject, schema).await;
-        id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))
+        let id = id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
+        self.desk.uses(RegisteredSchema {
+            subject: subject.to_owned(),
+            id: id.0,
+            fingerprint: format!("{:016x}", fingerprint(schema.as_bytes())),
+        });
+        Ok(id)
     }
 
     fn topic_options(&self) -> TopicOptions {

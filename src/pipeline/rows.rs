@@ -42,7 +42,7 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description)).await?;
+            *known = Box::pin(self.compiler.compile(description, &mut self.sink.producer)).await?;
         }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
@@ -59,6 +59,7 @@ impl Engine {
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
+                lane: route.lane,
             };
             self.sink.put(&out).await?;
         }
@@ -79,7 +80,7 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description)).await?;
+            *known = Box::pin(self.compiler.compile(description, &mut self.sink.producer)).await?;
         }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;
@@ -99,6 +100,7 @@ impl Engine {
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 ticket: place.ticket,
+                lane: route.lane,
             };
             self.sink.put(&out).await?;
             sub_index += 1;

@@ -10,6 +10,7 @@ use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::PgTimestamp;
 
+use super::desk::{Desk, Offer, Trouble};
 use super::diagnosis;
 use super::positions::Positions;
 use super::standing::{GIVEN_UP_AFTER, SILENT_AFTER, STALLED_AFTER, Standing, Verdict};
@@ -25,6 +26,8 @@ pub(super) struct Sink {
     pub(super) intake: Intake,
     pub(super) producer: Producer,
     positions: Arc<Positions>,
+    desk: Arc<Desk>,
+    offered: Option<Offer>,
     status: Arc<Pipeline>,
     servers: Servers,
     received: Lsn,
@@ -54,6 +57,7 @@ impl Sink {
         intake: Intake,
         producer: Producer,
         positions: Arc<Positions>,
+        desk: Arc<Desk>,
         status: Arc<Pipeline>,
         servers: Servers,
         (standing, fail_fast): (Standing, bool),
@@ -63,6 +67,8 @@ impl Sink {
             intake,
             producer,
             positions,
+            desk,
+            offered: None,
             status,
             servers,
             moved: Moved::default(),
@@ -103,8 +109,18 @@ impl Sink {
         for (ticket, count) in reports {
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
         }
-        self.positions.store(self.received, self.intake.durable());
+        self.leave_word();
         Ok(())
+    }
+
+    /// Lets the server know what was received, and the keeper what may be confirmed.
+    fn leave_word(&mut self) {
+        self.positions.receive(self.received);
+        let offer = Offer { durable: self.intake.durable(), last: self.intake.last_durable() };
+        if self.offered != Some(offer) {
+            self.offered = Some(offer);
+            self.desk.offer(offer);
+        }
     }
 
     /// Bytes came in and are dealt with.
@@ -128,7 +144,7 @@ impl Sink {
         self.received(wal_end);
         self.intake.passed(wal_end);
         self.status.heard(wal_end, sent_at);
-        self.positions.store(self.received, self.intake.durable());
+        self.leave_word();
         if reply_requested {
             self.positions.answer();
         }
@@ -144,7 +160,13 @@ impl Sink {
         let in_flight = self.producer.in_flight();
         let durable = self.intake.durable().lsn();
         self.status.progress(self.received, durable, self.intake.oldest_commit(), in_flight);
+        let trouble = match self.desk.trouble() {
+            Some(Trouble::Lasting(fault)) => return Err(fault),
+            Some(Trouble::Passing(fault)) => Some(fault),
+            None => None,
+        };
         let fault = match self.standing.judge(Instant::now(), in_flight, durable) {
+            Verdict::Well | Verdict::OnTrial if let Some(fault) = trouble => fault,
             Verdict::Well => {
                 if let State::Waiting(_) = self.status.state() {
                     tracing::info!(pipeline = self.status.name, "changes flow again");

@@ -1,7 +1,7 @@
 //! What the source must have before there is a stream: logical WAL, a publication, a slot.
 //!
-//! What is missing is made where we may, and otherwise said as the SQL that makes it. A slot that
-//! this process has streamed from and that is gone is never made anew: that would be a gap.
+//! What is missing is made where we may, and otherwise said as the SQL that makes it. Whether a
+//! slot that is missing may be made is not decided here: that could be a gap.
 
 use std::time::Duration;
 
@@ -34,31 +34,42 @@ pub(super) const ANSWER: Duration = Duration::from_secs(8);
 /// `55P03 lock_not_available`
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// A source that can be streamed from.
+/// What of a source is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Prepared {
+pub(super) struct Published {
     /// To be named when streaming starts.
     pub(super) publications: Vec<String>,
-    /// Where the slot stands.
-    pub(super) confirmed: Lsn,
+    /// What they cover of what is captured.
+    pub(super) tables: Vec<config::TableName>,
 }
 
-/// Looks at a source and makes what is missing.
+/// Looks at a source, and makes the publications it lacks.
 pub(super) async fn prepare(
     on: &mut Connection,
-    settings: &config::settled::Pipeline,
-    has_streamed: bool,
-) -> Result<Prepared, Fault> {
+    source: &config::settled::Source,
+) -> Result<Published, Fault> {
     let peer = on.peer().clone();
-    let source = &settings.source;
     let published = async {
         fit(on).await?;
         publish(on, source).await
     };
-    let publications = within(LOCK_WAIT + MARGIN, &peer, published).await?;
-    let slot = ensure_slot(on, &source.slot, has_streamed);
-    let confirmed = within(SLOT_WAIT + MARGIN, &peer, slot).await?;
-    Ok(Prepared { publications, confirmed })
+    within(LOCK_WAIT + MARGIN, &peer, published).await
+}
+
+/// Where the slot stands; `None` where there is none.
+pub(super) async fn find_slot(on: &mut Connection, name: &str) -> Result<Option<Lsn>, Fault> {
+    let peer = on.peer().clone();
+    let slot = answered(ANSWER, &peer, on.read_slot(name)).await;
+    match slot.map_err(|error| diagnosis::of_source(&error))? {
+        Some(slot) => usable(on, &slot).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Makes the slot, and says where it starts.
+pub(super) async fn make_slot(on: &mut Connection, name: &str) -> Result<Lsn, Fault> {
+    let peer = on.peer().clone();
+    within(SLOT_WAIT + MARGIN, &peer, make(on, name)).await
 }
 
 /// A server that stops answering in the middle must not keep us from saying so.
@@ -192,7 +203,7 @@ pub(super) async fn cover(
 async fn publish(
     on: &mut Connection,
     source: &config::settled::Source,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Published, Fault> {
     cover(on, source).await?;
     let Captured(coverage) = Captured::read(on, source).await?;
     warn_of_gaps(&coverage);
@@ -206,7 +217,13 @@ async fn publish(
             ),
         ));
     }
-    Ok(coverage.existing.into_iter().map(|publication| publication.name).collect())
+    let tables = coverage.candidates.into_iter().filter(|table| table.published);
+    Ok(Published {
+        publications: coverage.existing.into_iter().map(|one| one.name).collect(),
+        tables: tables
+            .map(|table| config::TableName { schema: table.schema, table: table.name })
+            .collect(),
+    })
 }
 
 fn warn_of_gaps(coverage: &Coverage) {
@@ -273,19 +290,7 @@ async fn cannot_publish(
     }
 }
 
-async fn ensure_slot(on: &mut Connection, name: &str, has_streamed: bool) -> Result<Lsn, Fault> {
-    let failed = |error: Error| diagnosis::of_source(&error);
-    if let Some(slot) = on.read_slot(name).await.map_err(failed)? {
-        return usable(on, &slot);
-    }
-    if has_streamed {
-        return Err(Fault::new(
-            Code::SlotMissing,
-            format!("slot {name} was dropped while this daemon was using it"),
-            "find out who dropped it; if the gap is acceptable, restart the daemon: it makes a new \
-             slot, and what was committed in between is not published",
-        ));
-    }
+async fn make(on: &mut Connection, name: &str) -> Result<Lsn, Fault> {
     match create_slot(on, name).await {
         Ok(()) => {
             tracing::info!(slot = name, "slot created: changes committed from now on are published")
@@ -295,15 +300,13 @@ async fn ensure_slot(on: &mut Connection, name: &str, has_streamed: bool) -> Res
         }
         Err(error) => return Err(cannot_create(on, name, &error).await),
     }
-    let slot = on.read_slot(name).await.map_err(failed)?;
-    match slot {
-        Some(slot) => usable(on, &slot),
-        None => Err(Fault::new(
+    find_slot(on, name).await?.ok_or_else(|| {
+        Fault::new(
             Code::SlotUnusable,
             format!("slot {name} was created and is gone"),
             "look in the server's log who dropped it",
-        )),
-    }
+        )
+    })
 }
 
 /// Bounded by the server itself: a creation that it cancels leaves no half-made slot behind, a

@@ -1,5 +1,6 @@
 //! Replication commands: who the server is, slots, and the start of the stream.
 
+use waltide_core::checkpoint::TimelineEnd;
 use waltide_core::lsn::Lsn;
 
 use super::connection::Connection;
@@ -87,6 +88,17 @@ impl Connection {
         identity().ok_or_else(|| self.link.malformed("the answer to IDENTIFY_SYSTEM"))
     }
 
+    /// The timelines before this one, and where each was left.
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<TimelineEnd>, Error> {
+        // The first one has no history, and the server no file of it.
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let rows = self.simple_query(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let history = one_row(&rows).and_then(|[_, content]| timeline_ends(content?));
+        history.ok_or_else(|| self.link.malformed("the answer to TIMELINE_HISTORY"))
+    }
+
     /// Creates a logical slot for pgoutput. No snapshot is exported: it would hold a transaction
     /// open, and is known to miss commits.
     ///
@@ -158,6 +170,18 @@ fn one_row<const N: usize>(rows: &Rows) -> Option<[Option<&str>; N]> {
     values.try_into().ok()
 }
 
+/// A history file: a line for each timeline, with where it was left and why.
+fn timeline_ends(content: &str) -> Option<Vec<TimelineEnd>> {
+    let lines = content.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let end = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let timeline = fields.next()?.parse().ok()?;
+        Some(TimelineEnd { timeline, switch_lsn: fields.next()?.parse().ok()? })
+    };
+    lines.map(end).collect()
+}
+
 fn create_statement(slot: &NewSlot<'_>, version: u32) -> String {
     let name = identifier(slot.name);
     let temporary = if slot.temporary { " TEMPORARY" } else { "" };
@@ -197,6 +221,14 @@ fn start_statement(slot: &str, start: Lsn, options: &StreamOptions<'_>, version:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_file_names_where_each_timeline_was_left() {
+        let file = "1\t0/3000000\tno recovery target specified\n\n# by hand\n2\tA/0\tbefore 2026\n";
+        let end = |timeline, lsn| TimelineEnd { timeline, switch_lsn: Lsn(lsn) };
+        assert_eq!(timeline_ends(file), Some(vec![end(1, 0x300_0000), end(2, 0xA_0000_0000)]));
+        assert_eq!(timeline_ends("one\t0/1"), None);
+    }
 
     #[test]
     fn a_slot_is_created_in_the_words_each_version_knows() {

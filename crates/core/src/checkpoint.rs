@@ -23,11 +23,13 @@
 //!   like a success; stop.
 
 mod codec;
+mod fingerprint;
 mod recovery;
 
 use crate::lsn::{CommitLsn, EndLsn};
 
 pub use codec::Unreadable;
+pub use fingerprint::fingerprint;
 pub use recovery::{Resume, SourceFacts, Stop, TimelineEnd, resume};
 
 /// The format this code writes, and the newest it reads.

@@ -124,7 +124,8 @@ impl Intake {
         // A commit record that starts before the resume point also ends at or before it: the
         // point is the end of a transaction, or a position the server had sent everything up to.
         let repeats = commit_lsn.0 < self.resumed_at;
-        let ticket = if repeats { None } else { Some(self.watermark.begin(commit_time)) };
+        let ticket =
+            if repeats { None } else { Some(self.watermark.begin(commit_lsn, commit_time)) };
         let transaction = Transaction { commit_lsn, commit_time, xid };
         self.open = Some(Open { transaction, ordinal: 0, ticket });
         Ok(())
@@ -199,6 +200,12 @@ impl Intake {
     #[must_use]
     pub fn durable(&self) -> DurableLsn {
         self.watermark.durable()
+    }
+
+    /// The last transaction of which everything is delivered; none before the first one here.
+    #[must_use]
+    pub fn last_durable(&self) -> Option<CommitLsn> {
+        self.watermark.last_durable()
     }
 
     /// When the oldest transaction in flight was committed.

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use crate::lsn::{DurableLsn, EndLsn, Lsn};
+use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use crate::pgoutput::PgTimestamp;
 
 /// A transaction's place in the order of commits.
@@ -28,6 +28,7 @@ struct Entry {
     outstanding: u64,
     /// `None` while the transaction is open.
     end: Option<Lsn>,
+    commit_lsn: CommitLsn,
     commit_time: PgTimestamp,
 }
 
@@ -38,19 +39,20 @@ pub struct Watermark {
     first: u64,
     entries: VecDeque<Entry>,
     durable: Lsn,
+    last: Option<CommitLsn>,
 }
 
 impl Watermark {
     /// Books that start where everything before is durable already.
     #[must_use]
     pub fn new(start: DurableLsn) -> Self {
-        Self { first: 0, entries: VecDeque::new(), durable: start.lsn() }
+        Self { first: 0, entries: VecDeque::new(), durable: start.lsn(), last: None }
     }
 
     /// A transaction starts; at most one is open at a time, for commits come one after another.
-    pub fn begin(&mut self, commit_time: PgTimestamp) -> Ticket {
+    pub fn begin(&mut self, commit_lsn: CommitLsn, commit_time: PgTimestamp) -> Ticket {
         let ticket = Ticket(self.first + self.entries.len() as u64);
-        self.entries.push_back(Entry { outstanding: 0, end: None, commit_time });
+        self.entries.push_back(Entry { outstanding: 0, end: None, commit_lsn, commit_time });
         ticket
     }
 
@@ -108,6 +110,12 @@ impl Watermark {
         DurableLsn::proven(self.durable)
     }
 
+    /// The last transaction of which everything is delivered; none before the first one here.
+    #[must_use]
+    pub fn last_durable(&self) -> Option<CommitLsn> {
+        self.last
+    }
+
     /// Transactions that are open or wait for a delivery.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -121,7 +129,10 @@ impl Watermark {
     }
 
     fn advance(&mut self) {
-        while let Some(Entry { outstanding: 0, end: Some(end), .. }) = self.entries.front() {
+        while let Some(Entry { outstanding: 0, end: Some(end), commit_lsn, .. }) =
+            self.entries.front()
+        {
+            self.last = Some(*commit_lsn);
             self.durable = self.durable.max(*end);
             self.entries.pop_front();
             self.first += 1;
@@ -133,6 +144,7 @@ impl Watermark {
 mod tests {
     use super::*;
 
+    const COMMIT: CommitLsn = CommitLsn(Lsn(1));
     const NOON: PgTimestamp = PgTimestamp(0);
 
     fn at(lsn: u64) -> Watermark {
@@ -140,7 +152,7 @@ mod tests {
     }
 
     fn transaction(books: &mut Watermark, records: u64, end: u64) -> Ticket {
-        let ticket = books.begin(NOON);
+        let ticket = books.begin(COMMIT, NOON);
         for _ in 0..records {
             books.produced();
         }
@@ -172,7 +184,7 @@ mod tests {
     #[test]
     fn an_open_transaction_is_not_durable_even_when_all_it_sent_arrived() {
         let mut books = at(5);
-        let ticket = books.begin(NOON);
+        let ticket = books.begin(COMMIT, NOON);
         books.produced();
         books.delivered(ticket, 1).unwrap();
         assert_eq!(books.durable().lsn(), Lsn(5));
@@ -195,7 +207,7 @@ mod tests {
     #[test]
     fn a_keepalive_inside_a_transaction_says_nothing() {
         let mut books = at(0);
-        let ticket = books.begin(NOON);
+        let ticket = books.begin(COMMIT, NOON);
         books.produced();
         books.passed(Lsn(99));
         books.commit(EndLsn(Lsn(20)));

@@ -85,6 +85,10 @@ fn tls_to_a_port_without_it_is_told_from_a_kafka_that_is_away() {
 fn a_topic_that_cannot_be_created_can_be_created_by_hand() {
     let database = shop(Version::NEWEST, "no topic");
     let pipeline = set_up(&database).with("kafka.replication_factor", 3);
+    let line = fails_fast(&pipeline, "WT305");
+    assert!(line.contains(".waltide.checkpoint") && line.contains("by hand"), "{line}");
+    let checkpoints = format!("{}.waltide.checkpoint", pipeline.name());
+    Stack::shared().kafka().create_topic(&checkpoints, 1, &[("cleanup.policy", "compact")]);
     order(&database, 1);
     let line = fails_fast(&pipeline, "WT305");
     let daemon = pipeline.launch();

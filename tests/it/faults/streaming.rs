@@ -72,19 +72,16 @@ fn a_slot_that_was_dropped_behind_our_back_is_not_made_anew() {
          END $$"
     ));
     order(&database, 2);
-    let told = tells(&daemon, "WT212", &[&slot, "restart the daemon"]);
+    let told = tells(&daemon, "WT212", &[&slot, "--accept-gap"]);
     daemon.wait_for_state("stopped");
     assert!(
         database.query("SELECT FROM pg_replication_slots WHERE slot_name = '{slot}'").is_empty()
     );
     arrive(&pipeline, &[1]);
     daemon.terminate();
-    drop(told);
 
-    let daemon = pipeline.start();
-    order(&database, 3);
-    arrive(&pipeline, &[1, 3]);
-    daemon.terminate();
+    // Nor by the next daemon, which knows of it from the checkpoint alone.
+    assert_eq!(fails_fast(&pipeline, "WT212"), told.line());
 }
 
 #[test]
@@ -163,6 +160,11 @@ fn with_fail_fast_a_kafka_that_goes_away_ends_the_daemon() {
     failing.ends_with("WT301");
     kafka.resume();
     let daemon = pipeline.start();
-    arrive(&pipeline, &[1, 2]);
+    pipeline.wait_until_delivered();
     daemon.terminate();
+    // What the broker's socket held when it froze may have come as well.
+    let changes = pipeline.changes("public.orders");
+    let mut ids: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 2);
 }

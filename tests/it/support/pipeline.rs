@@ -80,6 +80,8 @@ impl<'a> Pipeline<'a> {
         let prefix = format!("{}.", self.name());
         let topics = self.kafka.topics().into_iter();
         let tables = topics.filter_map(|topic| Some(topic.strip_prefix(&prefix)?.to_owned()));
+        // Those are ours, and about the pipeline.
+        let tables = tables.filter(|topic| !topic.starts_with("waltide."));
         tables.map(|table| (table.clone(), self.changes(&table))).collect()
     }
 

@@ -1,0 +1,67 @@
+//! What configuration says, as each room wants to be told it.
+
+use std::time::Duration;
+
+use crate::config;
+use crate::fault::{Code, Fault};
+use crate::postgres::{Params, Password};
+use crate::{kafka, registry};
+
+/// How long one server may take to let us in; `run` promises to name what is wrong within ten
+/// seconds. A shorter time in the URL counts.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How soon the server lets go of the slot of a daemon that froze or lost its network.
+const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
+    let wrong = |what: String| {
+        Fault::new(Code::SourceSettings, what, "correct source.url and the files it names")
+    };
+    let params: Params =
+        source.url.expose().parse().map_err(|error: crate::postgres::url::UrlError| {
+            wrong(format!("source.url: {error}"))
+        })?;
+    let mut params = match &source.password {
+        Some(config::Credential::File(path)) => params.with_password_from(Some(path.clone()), None),
+        Some(config::Credential::Inline(secret)) => {
+            params.with_password_from(None, Some(Password::new(secret.expose())))
+        }
+        None => params,
+    };
+    params.connect_timeout = params.connect_timeout.min(CONNECT);
+    params.wal_sender_timeout.get_or_insert(WAL_SENDER_TIMEOUT);
+    Ok(params)
+}
+
+pub(super) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
+    let plain = |(key, value): (&String, &config::Secret)| (key.clone(), value.expose().to_owned());
+    kafka::Settings {
+        bootstrap_servers: of.bootstrap_servers.clone(),
+        properties: of.properties.iter().map(plain).collect(),
+    }
+}
+
+pub(super) fn registry_settings(
+    of: &config::settled::Registry,
+) -> Result<registry::Settings, Fault> {
+    use config::settled::RegistryLogin;
+    let read = |credential: &config::Credential| {
+        credential.read().map(|secret| secret.expose().to_owned()).map_err(|error| {
+            Fault::new(
+                Code::RegistrySettings,
+                format!("the registry's password or token cannot be read: {error}"),
+                "make the file under registry readable for this process",
+            )
+        })
+    };
+    let authentication = match &of.login {
+        RegistryLogin::None => registry::Authentication::None,
+        RegistryLogin::Basic { username, password } => registry::Authentication::Basic {
+            username: username.clone(),
+            password: read(password)?,
+        },
+        RegistryLogin::Bearer(token) => registry::Authentication::Bearer(read(token)?),
+    };
+    Ok(registry::Settings { url: of.url.clone(), authentication })
+}
