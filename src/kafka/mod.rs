@@ -2,10 +2,12 @@
 
 mod connection;
 mod error;
+mod headers;
 mod producer;
 mod topics;
 
 pub use connection::Settings;
 pub use error::Error;
+pub use headers::Headers;
 pub use producer::{Failure, Producer, Record, Refusal};
 pub use topics::{Admin, TopicOptions};

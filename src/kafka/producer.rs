@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
 use super::connection::Complaints;
-use super::{Error, Settings};
+use super::{Error, Headers, Settings};
 
 /// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
 /// daemon's memory, so it is small; it still holds tens of milliseconds at full speed.
@@ -43,6 +43,8 @@ pub struct Record<'a> {
     pub timestamp_ms: i64,
     /// The value of the header `waltide.position`.
     pub position: &'a [u8],
+    /// The other headers.
+    pub headers: &'a Headers,
     /// The transaction it counts for.
     pub ticket: Ticket,
 }
@@ -166,8 +168,11 @@ impl Producer {
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now.
     pub fn send(&self, record: &Record<'_>) -> Result<(), Refusal> {
-        let headers = OwnedHeaders::new_with_capacity(1)
+        let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len())
             .insert(Header { key: "waltide.position", value: Some(record.position) });
+        for (key, value) in record.headers.iter() {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
         let Ok(opaque) = usize::try_from(record.ticket.0) else {
             return Err(Refusal::Failed(Error::Delivery {
                 topic: record.topic.to_owned(),

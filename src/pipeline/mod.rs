@@ -7,6 +7,7 @@
 mod attempt;
 mod backoff;
 mod diagnosis;
+mod marks;
 mod pace;
 mod position_text;
 mod positions;

@@ -7,12 +7,12 @@ use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::RelationId;
 
-use super::diagnosis;
 use super::position_text::PositionText;
 use super::routes::{Known, Route};
 use super::stream::Engine;
+use super::{diagnosis, marks};
 use crate::fault::{Code, Fault};
-use crate::kafka::Record;
+use crate::kafka::{Headers, Record};
 use crate::status;
 
 /// Reused from row to row. One row of a gigabyte leaves buffers of a gigabyte behind, so they are
@@ -25,6 +25,7 @@ pub(super) struct Buffers {
     pub(super) position: PositionText,
     key: Vec<u8>,
     value: Vec<u8>,
+    headers: Headers,
     notes: Notes,
 }
 
@@ -49,7 +50,7 @@ impl Engine {
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
             let meta = meta(&place, sub_index, lsn);
-            let (keyed, valued) = self.out.encode(route, &record, &meta)?;
+            let (keyed, valued) = self.out.encode(route, &row, &record, &meta)?;
             let keyless = || spread(&place.position, route.partitions);
             let out = Record {
                 topic: &route.topic,
@@ -58,6 +59,7 @@ impl Engine {
                 value: valued.then_some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
+                headers: &self.out.headers,
                 ticket: place.ticket,
             };
             self.sink.put(&out).await?;
@@ -86,6 +88,7 @@ impl Engine {
         for partition in 0..route.partitions {
             let meta = meta(place, sub_index, lsn);
             self.out.value.clear();
+            self.out.headers.clear();
             avro::write_header(route.value_id.0, &mut self.out.value);
             let (notes, value) = (&mut self.out.notes, &mut self.out.value);
             if route.plan.encode_truncate(&meta, notes, value) == Written::Null {
@@ -98,6 +101,7 @@ impl Engine {
                 value: Some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
+                headers: &self.out.headers,
                 ticket: place.ticket,
             };
             self.sink.put(&out).await?;
@@ -109,13 +113,21 @@ impl Engine {
 }
 
 impl Buffers {
-    /// Writes a record's key and value; says which of them there are.
+    /// Writes a record's key, value and headers; says whether there is a key, and a value.
     fn encode(
         &mut self,
         route: &Route,
+        row: &Row<'_>,
         record: &avro::Record<'_>,
         meta: &RecordMeta<'_>,
     ) -> Result<(bool, bool), Fault> {
+        self.headers.clear();
+        if let Some((name, other)) = route.plan.key_header(row, record) {
+            let (plan, notes) = (&route.plan, &mut self.notes);
+            let mut written = Ok(());
+            self.headers.push(name, |out| written = plan.write_key_text(&other, notes, out));
+            written.map_err(|error| diagnosis::of_row(&error))?;
+        }
         self.key.clear();
         let keyed = match route.key_id {
             Some(id) => {
@@ -133,6 +145,10 @@ impl Buffers {
             .plan
             .encode(record, meta, &mut self.notes, &mut self.value)
             .map_err(|error| diagnosis::of_row(&error))?;
+        let told = written == Written::Value && route.plan.envelope_has_notes();
+        if !told && !self.notes.is_empty() {
+            marks::write(&route.plan, &self.notes, &mut self.headers);
+        }
         match written {
             Written::Value => Ok((keyed, true)),
             Written::Null => Ok((keyed, false)),
@@ -151,6 +167,7 @@ impl Buffers {
                 buffer.shrink_to(KEPT_BYTES);
             }
         }
+        self.headers.shrink_to(KEPT_BYTES);
     }
 }
 

@@ -9,5 +9,6 @@ mod delivery_positions;
 mod delivery_restarts;
 mod delivery_standby;
 mod faults;
+mod marks;
 mod random;
 mod support;
