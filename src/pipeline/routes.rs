@@ -2,7 +2,7 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
-use waltide_core::avro::{self, ColumnFilter, Options, Plan};
+use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
 use waltide_core::pgoutput::Relation;
 
@@ -34,7 +34,9 @@ pub(super) struct Route {
     pub(super) partitions: i32,
     pub(super) key_id: Option<SchemaId>,
     pub(super) value_id: SchemaId,
-    table: String,
+    table: config::TableName,
+    /// Columns that the catalog calls required, and a row of the stream had no value there.
+    loosened: Vec<String>,
     counts: Counts,
 }
 
@@ -54,7 +56,7 @@ impl Route {
     /// What was counted since the last call.
     pub(super) fn take_counts(&mut self) -> Option<(String, Counts)> {
         let counts = std::mem::take(&mut self.counts);
-        (counts != Counts::default()).then(|| (self.table.clone(), counts))
+        (counts != Counts::default()).then(|| (self.table.to_string(), counts))
     }
 }
 
@@ -76,11 +78,42 @@ impl Compiler {
             tracing::debug!(table = %name, "published but not captured");
             return Ok(Known::LeftOut);
         }
+        Ok(Known::Captured(Box::new(self.route(relation, name, Vec::new()).await?)))
+    }
+
+    /// Compiles a route again where a row lacks what the catalog calls required: the column was
+    /// nullable when the row was written. The next description of the relation starts afresh.
+    #[cold]
+    pub(super) async fn loosen(
+        &mut self,
+        relation: &Relation,
+        route: &mut Route,
+        error: &DataError,
+    ) -> Result<Route, Fault> {
+        let column = match (&error.column, error.problem) {
+            (Some(column), Problem::Null) if !route.loosened.contains(column) => column,
+            _ => return Err(diagnosis::of_row(error)),
+        };
+        tracing::info!(table = %route.table, column, "rows are older than a column's NOT NULL");
+        let mut loosened = std::mem::take(&mut route.loosened);
+        loosened.push(column.clone());
+        let counts = std::mem::take(&mut route.counts);
+        Ok(Route { counts, ..self.route(relation, route.table.clone(), loosened).await? })
+    }
+
+    /// The way of a relation's rows, some columns of which may be null whatever the catalog says.
+    async fn route(
+        &mut self,
+        relation: &Relation,
+        name: config::TableName,
+        loosened: Vec<String>,
+    ) -> Result<Route, Fault> {
         let source = |error| diagnosis::of_source(&error);
         // The catalog is as it is now, the relation as it was when the row was written: a table
         // that is gone meanwhile, or columns that have changed, leave the stream's word alone.
         let mut known = self.catalog.load_relations(&[relation.id]).await.map_err(source)?;
-        let table = known.tables.remove(&relation.id).unwrap_or_default();
+        let mut table = known.tables.remove(&relation.id).unwrap_or_default();
+        loosened.iter().for_each(|column| table.loosen(column));
         let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
         let types = self.catalog.load_types(&oids).await.map_err(source)?;
         let topic = self.settings.topic_of(&name);
@@ -100,15 +133,8 @@ impl Compiler {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
             None => None,
         };
-        Ok(Known::Captured(Box::new(Route {
-            plan,
-            topic,
-            partitions,
-            key_id,
-            value_id,
-            table: name.to_string(),
-            counts: Counts::default(),
-        })))
+        let counts = Counts::default();
+        Ok(Route { plan, topic, partitions, key_id, value_id, table: name, loosened, counts })
     }
 
     fn options(&self, name: &config::TableName) -> Options {

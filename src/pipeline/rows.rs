@@ -1,7 +1,7 @@
 // Hot path: runs once a row.
 //! A row becomes its records: one, or two for a delete, or three for a changed key.
 
-use waltide_core::avro::{self, Notes, RecordMeta, Snapshot, Written};
+use waltide_core::avro::{self, DataError, Notes, RecordMeta, Snapshot, Written};
 use waltide_core::change::{Position, Row};
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
@@ -11,7 +11,7 @@ use super::position_text::PositionText;
 use super::routes::{Known, Route};
 use super::stream::Engine;
 use super::{diagnosis, marks};
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::kafka::{Headers, Record};
 use crate::status;
 
@@ -50,7 +50,24 @@ impl Engine {
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
             let meta = meta(&place, sub_index, lsn);
-            let (keyed, valued) = self.out.encode(route, &row, &record, &meta)?;
+            let (keyed, written) = loop {
+                match self.out.encode(route, &row, &record, &meta) {
+                    Ok(written) => break written,
+                    Err(error) => {
+                        let loosened = self.compiler.loosen(description, route, &error);
+                        **route = Box::pin(loosened).await?;
+                    }
+                }
+            };
+            let valued = match written {
+                Written::Value => true,
+                // A table that turned out to have no key has no tombstones.
+                Written::Null if keyed => false,
+                Written::Null => continue,
+                Written::TooLarge { bytes } => {
+                    return Err(diagnosis::of_large_row(&route.topic, bytes));
+                }
+            };
             let keyless = || spread(&place.position, route.partitions);
             let out = Record {
                 topic: &route.topic,
@@ -113,51 +130,38 @@ impl Engine {
 }
 
 impl Buffers {
-    /// Writes a record's key, value and headers; says whether there is a key, and a value.
+    /// Writes a record's key, value and headers; says whether there is a key, and what became of
+    /// the value.
     fn encode(
         &mut self,
         route: &Route,
         row: &Row<'_>,
         record: &avro::Record<'_>,
         meta: &RecordMeta<'_>,
-    ) -> Result<(bool, bool), Fault> {
+    ) -> Result<(bool, Written), DataError> {
         self.headers.clear();
         if let Some((name, other)) = route.plan.key_header(row, record) {
             let (plan, notes) = (&route.plan, &mut self.notes);
             let mut written = Ok(());
             self.headers.push(name, |out| written = plan.write_key_text(&other, notes, out));
-            written.map_err(|error| diagnosis::of_row(&error))?;
+            written?;
         }
         self.key.clear();
         let keyed = match route.key_id {
             Some(id) => {
                 avro::write_header(id.0, &mut self.key);
-                route
-                    .plan
-                    .encode_key(record, &mut self.notes, &mut self.key)
-                    .map_err(|error| diagnosis::of_row(&error))?
+                route.plan.encode_key(record, &mut self.notes, &mut self.key)?
             }
             None => false,
         };
         self.value.clear();
         avro::write_header(route.value_id.0, &mut self.value);
-        let written = route
-            .plan
-            .encode(record, meta, &mut self.notes, &mut self.value)
-            .map_err(|error| diagnosis::of_row(&error))?;
+        let written = route.plan.encode(record, meta, &mut self.notes, &mut self.value)?;
         let told = written == Written::Value && route.plan.envelope_has_notes();
         if !told && !self.notes.is_empty() {
             marks::write(&route.plan, &self.notes, &mut self.headers);
         }
-        match written {
-            Written::Value => Ok((keyed, true)),
-            Written::Null => Ok((keyed, false)),
-            Written::TooLarge { bytes } => Err(Fault::new(
-                Code::RecordTooLarge,
-                format!("a row of topic {} takes more than {bytes} bytes", route.topic),
-                "exclude the column under table_options, and restart the daemon",
-            )),
-        }
+        Ok((keyed, written))
     }
 
     fn shrink(&mut self) {
