@@ -18,6 +18,7 @@ use super::routes::Compiler;
 use super::sink::Sink;
 use super::source::{self, Prepared};
 use super::stream::{Ended, Engine};
+use super::topics::Topics;
 use super::watching::watch_source;
 use crate::config;
 use crate::fault::{Code, Fault};
@@ -109,7 +110,8 @@ impl Attempt {
         let confirmed = slot.and_then(|slot| slot.confirmed_flush_lsn);
         let resume = self.resume_at(confirmed.unwrap_or(prepared.confirmed))?;
         let (reader, writer) = connection.into_stream().map_err(source)?;
-        let compiler = Compiler { settings: self.settings.clone(), catalog, admin, registry };
+        let settings = self.settings.clone();
+        let compiler = Compiler { settings, catalog, admin, registry, topics: Topics::new() };
         Ok(Some(Ready { reader, writer, compiler, kafka, params, resume }))
     }
 

@@ -16,6 +16,7 @@ mod rows;
 mod sink;
 mod source;
 mod stream;
+mod topics;
 mod watching;
 
 use std::sync::Arc;

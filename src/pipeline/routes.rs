@@ -4,9 +4,10 @@
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
-use waltide_core::pgoutput::Relation;
+use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::diagnosis;
+use super::topics::{self, Topics};
 use crate::config;
 use crate::fault::Fault;
 use crate::kafka::{Admin, TopicOptions};
@@ -67,6 +68,7 @@ pub(super) struct Compiler {
     pub(super) catalog: Connection,
     pub(super) admin: Admin,
     pub(super) registry: Client,
+    pub(super) topics: Topics,
 }
 
 impl Compiler {
@@ -81,24 +83,32 @@ impl Compiler {
         Ok(Known::Captured(Box::new(self.route(relation, name, Vec::new()).await?)))
     }
 
-    /// Compiles a route again where a row lacks what the catalog calls required: the column was
-    /// nullable when the row was written. The next description of the relation starts afresh.
+    /// Compiles a route again for a row that does not fit it, with what the catalog says now.
+    ///
+    /// A row without what the catalog calls required was written when the column was nullable; so
+    /// it stays until the server describes the relation again. A value that does not look like its
+    /// type may be of a composite type that has changed since: the server does not tell of that.
     #[cold]
-    pub(super) async fn loosen(
+    pub(super) async fn compile_again(
         &mut self,
         relation: &Relation,
         route: &mut Route,
         error: &DataError,
     ) -> Result<Route, Fault> {
-        let column = match (&error.column, error.problem) {
-            (Some(column), Problem::Null) if !route.loosened.contains(column) => column,
-            _ => return Err(diagnosis::of_row(error)),
-        };
-        tracing::info!(table = %route.table, column, "rows are older than a column's NOT NULL");
+        let table = route.table.clone();
         let mut loosened = std::mem::take(&mut route.loosened);
-        loosened.push(column.clone());
+        match (&error.column, error.problem) {
+            (Some(column), Problem::Null) => {
+                tracing::info!(%table, column, "rows are older than a column's NOT NULL");
+                loosened.push(column.clone());
+            }
+            (Some(column), Problem::Malformed(_)) => {
+                tracing::info!(%table, column, "a column's type is read again");
+            }
+            _ => return Err(diagnosis::of_row(error)),
+        }
         let counts = std::mem::take(&mut route.counts);
-        Ok(Route { counts, ..self.route(relation, route.table.clone(), loosened).await? })
+        Ok(Route { counts, ..self.route(relation, table, loosened).await? })
     }
 
     /// The way of a relation's rows, some columns of which may be null whatever the catalog says.
@@ -116,7 +126,7 @@ impl Compiler {
         loosened.iter().for_each(|column| table.loosen(column));
         let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
         let types = self.catalog.load_types(&oids).await.map_err(source)?;
-        let topic = self.settings.topic_of(&name);
+        let topic = self.topic(relation.id, &name).await?;
         let options = self.options(&name);
         let plan = Plan::compile(relation, &table, &types, &options)
             .map_err(|error| diagnosis::of_plan(&error))?;
@@ -135,6 +145,20 @@ impl Compiler {
         };
         let counts = Counts::default();
         Ok(Route { plan, topic, partitions, key_id, value_id, table: name, loosened, counts })
+    }
+
+    /// The topic of a table, unless another table has it already. One that is gone has none.
+    async fn topic(&mut self, id: RelationId, name: &config::TableName) -> Result<String, Fault> {
+        let topic = topics::name(&self.settings, name)?;
+        if let Some((other, owner)) = self.topics.get(&topic).filter(|(other, _)| *other != id) {
+            let known = self.catalog.load_relations(&[*other]).await;
+            let known = known.map_err(|error| diagnosis::of_source(&error))?;
+            if known.tables.contains_key(other) {
+                return Err(topics::shared(&topic, owner, name));
+            }
+        }
+        self.topics.insert(topic.clone(), (id, name.clone()));
+        Ok(topic)
     }
 
     fn options(&self, name: &config::TableName) -> Options {

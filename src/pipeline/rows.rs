@@ -50,12 +50,17 @@ impl Engine {
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
             let meta = meta(&place, sub_index, lsn);
+            let mut before = None;
             let (keyed, written) = loop {
                 match self.out.encode(route, &row, &record, &meta) {
                     Ok(written) => break written,
+                    Err(error) if before.as_ref() == Some(&error) => {
+                        return Err(diagnosis::of_row(&error));
+                    }
                     Err(error) => {
-                        let loosened = self.compiler.loosen(description, route, &error);
-                        **route = Box::pin(loosened).await?;
+                        let again = self.compiler.compile_again(description, route, &error);
+                        **route = Box::pin(again).await?;
+                        before = Some(error);
                     }
                 }
             };

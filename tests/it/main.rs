@@ -13,3 +13,4 @@ mod faults;
 mod marks;
 mod random;
 mod support;
+mod values;
