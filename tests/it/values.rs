@@ -59,6 +59,8 @@ fn types_and_labels_that_come_while_rows_flow_are_known_with_their_first_row() {
         "INSERT INTO moods VALUES (3, 'so-so', NULL)",
         "ALTER TYPE spell ADD ATTRIBUTE since date",
         "INSERT INTO moods VALUES (4, NULL, ARRAY[ROW('so-so', NULL, '2024-02-29')::spell])",
+        "ALTER TYPE spell DROP ATTRIBUTE since, ADD ATTRIBUTE days int",
+        "INSERT INTO moods VALUES (5, NULL, ARRAY[ROW('fine', NULL, 7)::spell])",
     ] {
         shop.execute(sql);
         pipeline.wait_until_delivered();
@@ -75,6 +77,7 @@ fn types_and_labels_that_come_while_rows_flow_are_known_with_their_first_row() {
             json!({"id": 3, "mood": "so-so", "spells": null}),
             json!({"id": 4, "mood": null,
                    "spells": [{"mood": "so-so", "parts": null, "since": 19782}]}),
+            json!({"id": 5, "mood": null, "spells": [{"mood": "fine", "parts": null, "days": 7}]}),
         ]
     );
     assert_eq!(daemon.status()["retries"], 0, "no new type may end the connection");
