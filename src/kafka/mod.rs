@@ -3,6 +3,7 @@
 mod checkpoint;
 mod connection;
 mod error;
+mod headers;
 mod offsets;
 mod producer;
 mod topics;
@@ -10,6 +11,7 @@ mod topics;
 pub use checkpoint::{CheckpointTopic, CheckpointWriter};
 pub use connection::Settings;
 pub use error::Error;
+pub use headers::Headers;
 pub use offsets::end_offsets;
 pub use producer::{Ends, Failure, Lane, Producer, Record, Refusal};
 pub use topics::{Admin, TopicOptions};

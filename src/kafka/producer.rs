@@ -6,7 +6,7 @@
 //! when it is woken. So everything that decides stays with one owner, and the mailbox is bounded
 //! by what is in flight, which librdkafka bounds by bytes.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
 use super::connection::Complaints;
-use super::{Error, Settings};
+use super::{Error, Headers, Settings};
 
 /// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
 /// daemon's memory, so it is small; it still holds tens of milliseconds at full speed.
@@ -44,9 +44,11 @@ pub struct Record<'a> {
     pub timestamp_ms: i64,
     /// The value of the header `waltide.position`.
     pub position: &'a [u8],
+    /// The other headers.
+    pub headers: &'a Headers,
     /// The transaction it counts for.
     pub ticket: Ticket,
-    /// Its topic's, from [`Producer::lane`].
+    /// Its topic's, from [`Ends::lane`].
     pub lane: Lane,
 }
 
@@ -100,16 +102,37 @@ impl Mailbox {
 #[derive(Clone, Debug)]
 pub struct Ends {
     reports: Arc<Reports>,
-    topics: Arc<Mutex<Vec<String>>>,
+    topics: Arc<Mutex<Topics>>,
+}
+
+/// Topics with their numbers.
+#[derive(Debug, Default)]
+struct Topics {
+    lanes: HashMap<String, Lane>,
+    names: Vec<String>,
 }
 
 impl Ends {
+    /// The number of a topic, by which its reports are counted from now on.
+    #[must_use]
+    pub fn lane(&self, topic: &str) -> Lane {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = topics.lanes.get(topic) {
+            return *lane;
+        }
+        let lane = Lane(topics.names.len());
+        topics.names.push(topic.to_owned());
+        topics.lanes.insert(topic.to_owned(), lane);
+        self.reports.mailbox().ends.push(Vec::new());
+        lane
+    }
+
     /// What is acknowledged so far, by topic.
     #[must_use]
     pub fn so_far(&self) -> Vec<(String, Vec<i64>)> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = self.reports.mailbox().ends.clone();
-        topics.into_iter().zip(ends).collect()
+        topics.names.iter().cloned().zip(ends).collect()
     }
 }
 
@@ -169,8 +192,7 @@ pub struct Producer {
     inner: ThreadedProducer<Reports>,
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
-    topics: Arc<Mutex<Vec<String>>>,
-    lanes: BTreeMap<String, Lane>,
+    topics: Arc<Mutex<Topics>>,
 }
 
 impl std::fmt::Debug for Producer {
@@ -214,23 +236,7 @@ impl Producer {
             .create_with_context(Reports::default())
             .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
         let reports = Arc::clone(inner.client().context());
-        let (taken, topics, lanes) = (Vec::new(), Arc::default(), BTreeMap::new());
-        Ok(Self { inner, reports, taken, topics, lanes })
-    }
-
-    /// The number of a topic, by which its reports are counted.
-    pub fn lane(&mut self, topic: &str) -> Lane {
-        if let Some(lane) = self.lanes.get(topic) {
-            return *lane;
-        }
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = Lane(topics.len());
-        // The list of names comes first, so that no end is without one.
-        topics.push(topic.to_owned());
-        drop(topics);
-        self.reports.mailbox().ends.push(Vec::new());
-        self.lanes.insert(topic.to_owned(), lane);
-        lane
+        Ok(Self { inner, reports, taken: Vec::new(), topics: Arc::default() })
     }
 
     /// Where what is delivered ends, to be asked from another thread.
@@ -244,8 +250,11 @@ impl Producer {
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now.
     pub fn send(&self, record: &Record<'_>) -> Result<(), Refusal> {
-        let headers = OwnedHeaders::new_with_capacity(1)
+        let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len())
             .insert(Header { key: "waltide.position", value: Some(record.position) });
+        for (key, value) in record.headers.iter() {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
         let opaque = match usize::try_from(record.ticket.0) {
             Ok(ticket) if record.ticket.0 < MAX_TICKETS && record.lane.0 < 1 << LANE_BITS => {
                 ticket << LANE_BITS | record.lane.0

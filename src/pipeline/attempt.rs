@@ -27,6 +27,7 @@ use super::source::{self, ANSWER, Published, answered};
 use super::standing::Standing;
 use super::stream::{Ended, Engine};
 use super::told::Told;
+use super::topics::Topics;
 use super::watching::watch_source;
 use crate::config;
 use crate::fault::Fault;
@@ -98,7 +99,7 @@ impl Attempt {
         let source = |error: Error| diagnosis::of_source(&error);
         let params = params(&self.settings.source)?;
         let mut catalog = Connection::open(&params, Mode::Plain).await.map_err(source)?;
-        let published = source::prepare(&mut catalog, &self.settings.source).await?;
+        let published = source::prepare(&mut catalog, &self.settings).await?;
         let kafka = kafka_settings(&self.settings.kafka);
         let admin = Admin::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
@@ -113,9 +114,11 @@ impl Attempt {
         let Some(registry) = self.registry.take() else { return Ok(None) };
         let desk = Arc::new(Desk::new(recovered.resume));
         let settings = self.settings.clone();
-        let compiler = Compiler { settings, catalog, admin, registry, desk };
+        let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
+        let (topics, ends) = (Topics::new(), producer.ends());
+        let compiler = Compiler { settings, catalog, admin, registry, topics, ends, desk };
         let Held { reader, told, positions, pending, .. } = held;
-        Ok(Some(Ready { reader, told, positions, compiler, kafka, params, recovered, pending }))
+        Ok(Some(Ready { reader, told, positions, compiler, producer, params, recovered, pending }))
     }
 
     /// Sees to it that there is a slot; true where it was made.
@@ -215,10 +218,9 @@ impl Attempt {
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Outcome, Fault> {
-        let Ready { mut reader, told, positions, compiler, kafka, params, recovered, pending } =
+        let Ready { mut reader, told, positions, compiler, producer, params, recovered, pending } =
             ready;
         let Recovered { keeper, resume } = recovered;
-        let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
@@ -231,7 +233,7 @@ impl Attempt {
         );
         let servers = Servers {
             source: compiler.catalog.peer().to_string(),
-            brokers: kafka.bootstrap_servers.clone(),
+            brokers: self.settings.kafka.bootstrap_servers.clone(),
         };
         let standing = Standing::new(Instant::now(), self.troubled.then_some(pending));
         let intake = Intake::resume(resume);
@@ -295,7 +297,7 @@ struct Ready {
     told: Told,
     positions: Arc<Positions>,
     compiler: Compiler,
-    kafka: kafka::Settings,
+    producer: Producer,
     params: Params,
     recovered: Recovered,
     pending: Lsn,

@@ -403,6 +403,15 @@ pub(super) fn of_row(error: &DataError) -> Fault {
     )
 }
 
+/// A row that takes more than is allowed.
+pub(super) fn of_large_row(topic: &str, bytes: usize) -> Fault {
+    Fault::new(
+        Code::RecordTooLarge,
+        format!("a row of topic {topic} takes more than {bytes} bytes"),
+        "exclude the column under table_options, and restart the daemon",
+    )
+}
+
 /// A table.
 pub(super) fn of_plan(error: &PlanError) -> Fault {
     Fault::new(

@@ -9,6 +9,7 @@ mod backoff;
 mod desk;
 mod diagnosis;
 mod keeper;
+mod marks;
 mod pace;
 mod position_text;
 mod positions;
@@ -21,6 +22,7 @@ mod source;
 mod standing;
 mod stream;
 mod told;
+mod topics;
 mod watching;
 
 use std::sync::Arc;

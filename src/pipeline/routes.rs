@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
-use waltide_core::avro::{self, ColumnFilter, Options, Plan};
+use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
 use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
-use waltide_core::pgoutput::Relation;
+use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::desk::Desk;
 use super::diagnosis;
 use super::source::{ANSWER, answered};
+use super::topics::{self, Topics};
 use crate::config;
 use crate::fault::Fault;
-use crate::kafka::{Admin, Lane, Producer, TopicOptions};
+use crate::kafka::{Admin, Ends, Lane, TopicOptions};
 use crate::postgres::Connection;
 use crate::registry::{Client, SchemaId};
 use crate::status::Counts;
@@ -40,7 +41,9 @@ pub(super) struct Route {
     pub(super) partitions: i32,
     pub(super) key_id: Option<SchemaId>,
     pub(super) value_id: SchemaId,
-    table: String,
+    table: config::TableName,
+    /// Columns that the catalog calls required, and a row of the stream had no value there.
+    loosened: Vec<String>,
     counts: Counts,
 }
 
@@ -60,7 +63,7 @@ impl Route {
     /// What was counted since the last call.
     pub(super) fn take_counts(&mut self) -> Option<(String, Counts)> {
         let counts = std::mem::take(&mut self.counts);
-        (counts != Counts::default()).then(|| (self.table.clone(), counts))
+        (counts != Counts::default()).then(|| (self.table.to_string(), counts))
     }
 }
 
@@ -71,23 +74,60 @@ pub(super) struct Compiler {
     pub(super) catalog: Connection,
     pub(super) admin: Admin,
     pub(super) registry: Client,
+    pub(super) topics: Topics,
+    /// Where topics get the numbers by which their reports are counted.
+    pub(super) ends: Ends,
     /// Where schemas are noted for the checkpoint.
     pub(super) desk: Arc<Desk>,
 }
 
 impl Compiler {
     /// Asks the catalog, Kafka and the registry what a relation needs.
-    pub(super) async fn compile(
-        &mut self,
-        relation: &Relation,
-        producer: &mut Producer,
-    ) -> Result<Known, Fault> {
+    pub(super) async fn compile(&mut self, relation: &Relation) -> Result<Known, Fault> {
         let name =
             config::TableName { schema: relation.schema.clone(), table: relation.name.clone() };
         if !self.settings.source.captures(&name.schema, &name.table) {
             tracing::debug!(table = %name, "published but not captured");
             return Ok(Known::LeftOut);
         }
+        Ok(Known::Captured(Box::new(self.route(relation, name, Vec::new()).await?)))
+    }
+
+    /// Compiles a route again for a row that does not fit it, with what the catalog says now.
+    ///
+    /// A row without what the catalog calls required was written when the column was nullable; so
+    /// it stays until the server describes the relation again. A value that does not look like its
+    /// type may be of a composite type that has changed since: the server does not tell of that.
+    #[cold]
+    pub(super) async fn compile_again(
+        &mut self,
+        relation: &Relation,
+        route: &mut Route,
+        error: &DataError,
+    ) -> Result<Route, Fault> {
+        let table = route.table.clone();
+        let mut loosened = std::mem::take(&mut route.loosened);
+        match (&error.column, error.problem) {
+            (Some(column), Problem::Null) => {
+                tracing::info!(%table, column, "rows are older than a column's NOT NULL");
+                loosened.push(column.clone());
+            }
+            (Some(column), Problem::Malformed(_)) => {
+                tracing::info!(%table, column, "a column's type is read again");
+            }
+            _ => return Err(diagnosis::of_row(error)),
+        }
+        let counts = std::mem::take(&mut route.counts);
+        Ok(Route { counts, ..self.route(relation, table, loosened).await? })
+    }
+
+    /// The way of a relation's rows, some columns of which may be null whatever the catalog says.
+    async fn route(
+        &mut self,
+        relation: &Relation,
+        name: config::TableName,
+        loosened: Vec<String>,
+    ) -> Result<Route, Fault> {
         let source = |error| diagnosis::of_source(&error);
         // The catalog is as it is now, the relation as it was when the row was written: a table
         // that is gone meanwhile, or columns that have changed, leave the stream's word alone.
@@ -98,8 +138,9 @@ impl Compiler {
             Ok((known, self.catalog.load_types(&oids).await?))
         };
         let (mut known, types) = answered(ANSWER, &peer, look).await.map_err(source)?;
-        let table = known.tables.remove(&relation.id).unwrap_or_default();
-        let topic = self.settings.topic_of(&name);
+        let mut table = known.tables.remove(&relation.id).unwrap_or_default();
+        loosened.iter().for_each(|column| table.loosen(column));
+        let topic = self.topic(relation.id, &name).await?;
         let options = self.options(&name);
         let plan = Plan::compile(relation, &table, &types, &options)
             .map_err(|error| diagnosis::of_plan(&error))?;
@@ -116,16 +157,22 @@ impl Compiler {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
             None => None,
         };
-        Ok(Known::Captured(Box::new(Route {
-            plan,
-            lane: producer.lane(&topic),
-            topic,
-            partitions,
-            key_id,
-            value_id,
-            table: name.to_string(),
-            counts: Counts::default(),
-        })))
+        let (lane, counts) = (self.ends.lane(&topic), Counts::default());
+        Ok(Route { plan, topic, lane, partitions, key_id, value_id, table: name, loosened, counts })
+    }
+
+    /// The topic of a table, unless another table has it already. One that is gone has none.
+    async fn topic(&mut self, id: RelationId, name: &config::TableName) -> Result<String, Fault> {
+        let topic = topics::name(&self.settings, name)?;
+        if let Some((other, owner)) = self.topics.get(&topic).filter(|(other, _)| *other != id) {
+            let known = self.catalog.load_relations(&[*other]).await;
+            let known = known.map_err(|error| diagnosis::of_source(&error))?;
+            if known.tables.contains_key(other) {
+                return Err(topics::shared(&topic, owner, name));
+            }
+        }
+        self.topics.insert(topic.clone(), (id, name.clone()));
+        Ok(topic)
     }
 
     fn options(&self, name: &config::TableName) -> Options {

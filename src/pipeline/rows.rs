@@ -1,18 +1,18 @@
 // Hot path: runs once a row.
 //! A row becomes its records: one, or two for a delete, or three for a changed key.
 
-use waltide_core::avro::{self, Notes, RecordMeta, Snapshot, Written};
+use waltide_core::avro::{self, DataError, Notes, RecordMeta, Snapshot, Written};
 use waltide_core::change::{Position, Row};
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::RelationId;
 
-use super::diagnosis;
 use super::position_text::PositionText;
 use super::routes::{Known, Route};
 use super::stream::Engine;
-use crate::fault::{Code, Fault};
-use crate::kafka::Record;
+use super::{diagnosis, marks};
+use crate::fault::Fault;
+use crate::kafka::{Headers, Record};
 use crate::status;
 
 /// Reused from row to row. One row of a gigabyte leaves buffers of a gigabyte behind, so they are
@@ -25,6 +25,7 @@ pub(super) struct Buffers {
     pub(super) position: PositionText,
     key: Vec<u8>,
     value: Vec<u8>,
+    headers: Headers,
     notes: Notes,
 }
 
@@ -42,14 +43,36 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description, &mut self.sink.producer)).await?;
+            *known = Box::pin(self.compiler.compile(description)).await?;
         }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
             let meta = meta(&place, sub_index, lsn);
-            let (keyed, valued) = self.out.encode(route, &record, &meta)?;
+            let mut before = None;
+            let (keyed, written) = loop {
+                match self.out.encode(route, &row, &record, &meta) {
+                    Ok(written) => break written,
+                    Err(error) if before.as_ref() == Some(&error) => {
+                        return Err(diagnosis::of_row(&error));
+                    }
+                    Err(error) => {
+                        let again = self.compiler.compile_again(description, route, &error);
+                        **route = Box::pin(again).await?;
+                        before = Some(error);
+                    }
+                }
+            };
+            let valued = match written {
+                Written::Value => true,
+                // A table that turned out to have no key has no tombstones.
+                Written::Null if keyed => false,
+                Written::Null => continue,
+                Written::TooLarge { bytes } => {
+                    return Err(diagnosis::of_large_row(&route.topic, bytes));
+                }
+            };
             let keyless = || spread(&place.position, route.partitions);
             let out = Record {
                 topic: &route.topic,
@@ -58,6 +81,7 @@ impl Engine {
                 value: valued.then_some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
+                headers: &self.out.headers,
                 ticket: place.ticket,
                 lane: route.lane,
             };
@@ -80,13 +104,14 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description, &mut self.sink.producer)).await?;
+            *known = Box::pin(self.compiler.compile(description)).await?;
         }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;
         for partition in 0..route.partitions {
             let meta = meta(place, sub_index, lsn);
             self.out.value.clear();
+            self.out.headers.clear();
             avro::write_header(route.value_id.0, &mut self.out.value);
             let (notes, value) = (&mut self.out.notes, &mut self.out.value);
             if route.plan.encode_truncate(&meta, notes, value) == Written::Null {
@@ -99,6 +124,7 @@ impl Engine {
                 value: Some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
+                headers: &self.out.headers,
                 ticket: place.ticket,
                 lane: route.lane,
             };
@@ -111,39 +137,38 @@ impl Engine {
 }
 
 impl Buffers {
-    /// Writes a record's key and value; says which of them there are.
+    /// Writes a record's key, value and headers; says whether there is a key, and what became of
+    /// the value.
     fn encode(
         &mut self,
         route: &Route,
+        row: &Row<'_>,
         record: &avro::Record<'_>,
         meta: &RecordMeta<'_>,
-    ) -> Result<(bool, bool), Fault> {
+    ) -> Result<(bool, Written), DataError> {
+        self.headers.clear();
+        if let Some((name, other)) = route.plan.key_header(row, record) {
+            let (plan, notes) = (&route.plan, &mut self.notes);
+            let mut written = Ok(());
+            self.headers.push(name, |out| written = plan.write_key_text(&other, notes, out));
+            written?;
+        }
         self.key.clear();
         let keyed = match route.key_id {
             Some(id) => {
                 avro::write_header(id.0, &mut self.key);
-                route
-                    .plan
-                    .encode_key(record, &mut self.notes, &mut self.key)
-                    .map_err(|error| diagnosis::of_row(&error))?
+                route.plan.encode_key(record, &mut self.notes, &mut self.key)?
             }
             None => false,
         };
         self.value.clear();
         avro::write_header(route.value_id.0, &mut self.value);
-        let written = route
-            .plan
-            .encode(record, meta, &mut self.notes, &mut self.value)
-            .map_err(|error| diagnosis::of_row(&error))?;
-        match written {
-            Written::Value => Ok((keyed, true)),
-            Written::Null => Ok((keyed, false)),
-            Written::TooLarge { bytes } => Err(Fault::new(
-                Code::RecordTooLarge,
-                format!("a row of topic {} takes more than {bytes} bytes", route.topic),
-                "exclude the column under table_options, and restart the daemon",
-            )),
+        let written = route.plan.encode(record, meta, &mut self.notes, &mut self.value)?;
+        let told = written == Written::Value && route.plan.envelope_has_notes();
+        if !told && !self.notes.is_empty() {
+            marks::write(&route.plan, &self.notes, &mut self.headers);
         }
+        Ok((keyed, written))
     }
 
     fn shrink(&mut self) {
@@ -153,6 +178,7 @@ impl Buffers {
                 buffer.shrink_to(KEPT_BYTES);
             }
         }
+        self.headers.shrink_to(KEPT_BYTES);
     }
 }
 

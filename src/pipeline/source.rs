@@ -8,6 +8,7 @@ use std::time::Duration;
 use waltide_core::lsn::Lsn;
 
 use super::diagnosis::{self, WAL_LEVEL_MEND};
+use super::topics;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::postgres::publication::{self, Candidate, Coverage};
@@ -46,12 +47,12 @@ pub(super) struct Published {
 /// Looks at a source, and makes the publications it lacks.
 pub(super) async fn prepare(
     on: &mut Connection,
-    source: &config::settled::Source,
+    settings: &config::settled::Pipeline,
 ) -> Result<Published, Fault> {
     let peer = on.peer().clone();
     let published = async {
         fit(on).await?;
-        publish(on, source).await
+        publish(on, settings).await
     };
     within(LOCK_WAIT + MARGIN, &peer, published).await
 }
@@ -202,11 +203,20 @@ pub(super) async fn cover(
 /// Makes the publications cover what is captured, and names those there are.
 async fn publish(
     on: &mut Connection,
-    source: &config::settled::Source,
+    settings: &config::settled::Pipeline,
 ) -> Result<Published, Fault> {
+    let source = &settings.source;
     cover(on, source).await?;
     let Captured(coverage) = Captured::read(on, source).await?;
     warn_of_gaps(&coverage);
+    let published = coverage.candidates.iter().filter(|table| table.published);
+    topics::check(
+        settings,
+        published.map(|table| config::TableName {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+        }),
+    )?;
     if coverage.candidates.iter().all(|table| !table.published) {
         return Err(Fault::new(
             Code::PublicationUnusable,

@@ -7,6 +7,7 @@
 
 mod kafka;
 mod login;
+mod names;
 mod registry;
 mod secrets;
 mod source;

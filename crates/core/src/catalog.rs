@@ -143,6 +143,19 @@ pub struct Table {
     pub identity_index: Vec<String>,
 }
 
+impl Table {
+    /// Takes a column as nullable, and a primary key that it is part of as none: a row without a
+    /// value there was written before either was declared.
+    pub fn loosen(&mut self, column: &str) {
+        for known in self.columns.iter_mut().filter(|known| known.name == column) {
+            known.not_null = false;
+        }
+        if self.primary_key.iter().any(|name| name == column) {
+            self.primary_key.clear();
+        }
+    }
+}
+
 /// What the catalog says of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableColumn {

@@ -87,14 +87,10 @@ fn published(messages: &[Vec<u8>], stream: &stream::Stream) -> Vec<Value> {
             for record in &records {
                 let (key, value) = encode(plan, transaction, record);
                 let mut event = event(plan, &key, value.as_deref());
-                // A changed key's records name the other key in their headers.
-                if let [old, _, new] = records.as_slice() {
-                    let is_new = matches!(record, Record::Create { .. });
-                    let (name, other) = if is_new { ("oldkey", old) } else { ("newkey", new) };
+                if let Some((name, other)) = plan.key_header(&row, record) {
                     let mut text = Vec::new();
-                    plan.write_key_text(other, &mut Notes::new(), &mut text).unwrap();
-                    let text = String::from_utf8(text).unwrap();
-                    event["headers"] = json!({ format!("__debezium.{name}"): text });
+                    plan.write_key_text(&other, &mut Notes::new(), &mut text).unwrap();
+                    event["headers"] = json!({ name: String::from_utf8(text).unwrap() });
                 }
                 events.push(event);
             }

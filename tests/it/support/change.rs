@@ -37,6 +37,8 @@ pub(crate) struct Change {
     pub(crate) after: Option<Row>,
     /// Columns whose value is as it was and not in the record.
     pub(crate) unchanged: Vec<String>,
+    /// Values that Avro cannot hold, as text by their path.
+    pub(crate) unrepresentable: Value,
     /// Stands for everything in the record: key, value, headers and time.
     pub(crate) digest: u64,
 }
@@ -63,6 +65,7 @@ impl Change {
             before_is_key: take("before_is_key") == Some(true.into()),
             after: take("after").and_then(row),
             unchanged: unchanged.unwrap_or_default(),
+            unrepresentable: take("unrepresentable").unwrap_or_default(),
             position: Position::of(&record),
             op,
             partition: record.partition,

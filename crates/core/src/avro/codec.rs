@@ -113,6 +113,7 @@ pub(crate) enum ArrayStyle {
 pub(crate) struct Attribute {
     /// As the schema has it.
     pub(crate) name: String,
+    pub(crate) type_oid: u32,
     pub(crate) slot: Slot,
 }
 

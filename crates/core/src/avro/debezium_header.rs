@@ -4,12 +4,38 @@ use super::codec::Codec;
 use super::debezium_codec::DebeziumCodec;
 use super::error::DataError;
 use super::notes::{Notes, Path};
+use super::options::Profile;
 use super::plan::Plan;
 use super::record::Record;
 use super::wire;
+use crate::change::Row;
 use crate::value::{Datum, Fault, put};
 
 impl Plan {
+    /// The header that ties a record of a changed key to the record of the other key, and that
+    /// other record: `__debezium.newkey` where the row went, `__debezium.oldkey` where it goes on.
+    /// None for other records, and in the waltide profile.
+    #[inline]
+    #[must_use]
+    pub fn key_header<'a>(
+        &self,
+        row: &Row<'a>,
+        record: &Record<'a>,
+    ) -> Option<(&'static str, Record<'a>)> {
+        if self.profile != Profile::Debezium {
+            return None;
+        }
+        match (*row, *record) {
+            (Row::Update { old, new }, Record::Delete(_) | Record::Tombstone(_)) => {
+                Some(("__debezium.newkey", Record::Create { old, new }))
+            }
+            (_, Record::Create { old: Some(old), .. }) => {
+                Some(("__debezium.oldkey", Record::Delete(old)))
+            }
+            _ => None,
+        }
+    }
+
     /// Appends a record's key as Debezium writes it into the headers `__debezium.newkey` and
     /// `__debezium.oldkey`: `Struct{tenant=a,no=2}`.
     ///

@@ -149,7 +149,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Appends a record's value and fills `notes`.
+    /// Appends a record's value and fills `notes`. A tombstone has no value: it leaves what its
+    /// key noted.
     ///
     /// # Errors
     /// Where the row does not fit its relation, a value is malformed, or a required one is not
@@ -161,11 +162,11 @@ impl Plan {
         notes: &mut Notes,
         out: &mut Vec<u8>,
     ) -> Result<Written, DataError> {
-        notes.clear();
-        let start = out.len();
         if matches!(record, Record::Tombstone(_)) {
             return Ok(Written::Null);
         }
+        notes.clear();
+        let start = out.len();
         let result = match self.envelope {
             Envelope::Flat => self.flat(record, notes, out),
             Envelope::Full => self.full(record, meta, notes, out),

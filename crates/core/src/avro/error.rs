@@ -116,7 +116,8 @@ pub enum Problem {
     /// The bytes are not what the type sends: the type as it should be.
     Malformed(&'static str),
     /// The column is required (by its `NOT NULL` or the key), and the row has no value. The
-    /// catalog may be ahead of the log: compile again with the column nullable.
+    /// catalog may be ahead of the log: compile again with the column
+    /// [loosened](crate::catalog::Table::loosen).
     Null,
     /// A required column's TOASTed value was not sent.
     Unchanged,

@@ -117,8 +117,9 @@ pub(super) fn composite(
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     let mut scratch = notes.borrow();
-    let written = composites::attributes(datum, attributes.len(), &mut scratch, |at, value| {
-        let Some(Attribute { name, slot }) = attributes.get(at) else { return Ok(()) };
+    let is = |at, oid| attributes.get(at).is_some_and(|known: &Attribute| known.type_oid == oid);
+    let written = composites::attributes(datum, attributes.len(), &mut scratch, is, |at, value| {
+        let Some(Attribute { name, slot, .. }) = attributes.get(at) else { return Ok(()) };
         match value {
             Some(value) => slot.write(value, &Path::name(Some(path), name), notes, out),
             None => slot.write_null(out),

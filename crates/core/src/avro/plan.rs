@@ -128,6 +128,12 @@ impl Plan {
         &self.key
     }
 
+    /// Whether a value of this envelope holds its record's [`Notes`](super::Notes) itself.
+    #[must_use]
+    pub fn envelope_has_notes(&self) -> bool {
+        self.profile == Profile::Waltide && self.envelope == Envelope::Full
+    }
+
     /// What an operator should know.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {

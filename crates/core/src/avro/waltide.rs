@@ -141,7 +141,8 @@ fn composite_type(compiler: &mut Compiler<'_>, of: &PgType, attributes: &[Attrib
             field = field.with("postgres.column", Json::str(attribute.name.as_str()));
         }
         fields.push(field);
-        slots.push(codec::Attribute { name, slot: Slot { codec: of.codec, null: Null::First } });
+        let slot = Slot { codec: of.codec, null: Null::First };
+        slots.push(codec::Attribute { name, type_oid: attribute.type_oid, slot });
     }
     let schema = compiler.define(of, fields);
     typed(Codec::Composite(slots.into()), schema)

@@ -8,7 +8,8 @@ const COMPOSITE: What =
     &"composite with the attributes that the catalog knows (the type may have changed)";
 const RANGE: What = &"range";
 
-/// Gives each attribute's value to `each`, by its number.
+/// Gives each attribute's value to `each`, by its number; `is` tells whether the type that was sent
+/// is the one that is known. (Text says nothing of types.)
 ///
 /// A value may have fewer attributes than the type, where it was written before they were added;
 /// those are null. It may not have more: then what we know of the type is too old.
@@ -16,6 +17,7 @@ pub(crate) fn attributes(
     datum: Datum<'_>,
     count: usize,
     scratch: &mut Vec<u8>,
+    is: impl Fn(usize, u32) -> bool,
     mut each: impl FnMut(usize, Option<Datum<'_>>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let fault = Fault::Malformed(COMPOSITE);
@@ -28,7 +30,9 @@ pub(crate) fn attributes(
                 return Err(fault);
             }
             while at < sent {
-                let _type_oid = reader.u32()?;
+                if !is(at, reader.u32()?) {
+                    return Err(fault);
+                }
                 each(at, reader.item()?.map(Datum::Binary))?;
                 at += 1;
             }
@@ -188,10 +192,16 @@ mod tests {
     fn a_composite_tells_an_empty_text_from_null() {
         let mut all = Vec::new();
         let row = Datum::Text(br#"(1,"",,"a ""b"" \\",x y)"#);
-        attributes(row, 6, &mut Vec::new(), |at, value| {
-            all.push((at, text(value)));
-            Ok(())
-        })
+        attributes(
+            row,
+            6,
+            &mut Vec::new(),
+            |_, _| true,
+            |at, value| {
+                all.push((at, text(value)));
+                Ok(())
+            },
+        )
         .unwrap();
         let expected = [Some("1"), Some(""), None, Some("a \"b\" \\"), Some("x y"), None];
         let expected: Vec<_> =
@@ -202,9 +212,23 @@ mod tests {
     #[test]
     fn more_attributes_than_known_are_refused() {
         let none = |_: usize, _: Option<Datum<'_>>| Ok(());
-        assert!(attributes(Datum::Text(b"(1,2)"), 1, &mut Vec::new(), none).is_err());
-        assert!(attributes(Datum::Text(b"()"), 1, &mut Vec::new(), none).is_ok());
-        assert!(attributes(Datum::Text(b"()"), 0, &mut Vec::new(), none).is_ok());
+        let read = |text, count| {
+            attributes(Datum::Text(text), count, &mut Vec::new(), |_, _| true, none).is_ok()
+        };
+        assert!(!read(b"(1,2)", 1));
+        assert!(read(b"()", 1));
+        assert!(read(b"()", 0));
+    }
+
+    #[test]
+    fn an_attribute_of_another_type_than_the_known_one_is_refused() {
+        let sent = [0, 0, 0, 1, 0, 0, 0, 23, 0, 0, 0, 4, 0, 0, 0, 7];
+        let none = |_: usize, _: Option<Datum<'_>>| Ok(());
+        let read = |known| {
+            attributes(Datum::Binary(&sent), 1, &mut Vec::new(), |_, oid| oid == known, none)
+        };
+        assert_eq!(read(23), Ok(()));
+        assert_eq!(read(25), Err(Fault::Malformed(COMPOSITE)));
     }
 
     #[test]

@@ -28,15 +28,21 @@ impl Form {
             Self::Array { element, delimiter } => write_array(datum, element, *delimiter, out),
             Self::Composite(attributes) => {
                 out.push(b'(');
-                composite::attributes(datum, attributes.len(), &mut Vec::new(), |at, value| {
-                    if at > 0 {
-                        out.push(b',');
-                    }
-                    match (value, attributes.get(at)) {
-                        (Some(value), Some(form)) => form.write_part(value, b"(),", out),
-                        _ => Ok(()),
-                    }
-                })?;
+                composite::attributes(
+                    datum,
+                    attributes.len(),
+                    &mut Vec::new(),
+                    |_, _| true,
+                    |at, value| {
+                        if at > 0 {
+                            out.push(b',');
+                        }
+                        match (value, attributes.get(at)) {
+                            (Some(value), Some(form)) => form.write_part(value, b"(),", out),
+                            _ => Ok(()),
+                        }
+                    },
+                )?;
                 out.push(b')');
                 Ok(())
             }
