@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod gear;
 mod producer;
 mod topics;
 
