@@ -3,6 +3,7 @@
 mod checkpoint;
 mod connection;
 mod error;
+mod gear;
 mod headers;
 mod offsets;
 mod producer;

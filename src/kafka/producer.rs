@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -19,11 +19,16 @@ use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
 use super::connection::Complaints;
+use super::gear::{Gear, Gearbox};
 use super::{Error, Headers, Settings};
 
 /// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
 /// daemon's memory, so it is small; it still holds tens of milliseconds at full speed.
 const QUEUE_KIB: u32 = 8 * 1024;
+
+/// How long a stream that is behind may let a batch grow. Longer than a request of a full batch
+/// takes, or librdkafka spins (`gear.rs`), and short beside what being behind costs anyway.
+const BULK_LINGER_MS: &str = "5";
 
 /// Requests on their way to one broker. Five keep order with idempotence as well, but librdkafka
 /// spins while all are taken.
@@ -149,24 +154,28 @@ impl Reports {
     }
 }
 
-impl ClientContext for Reports {
+/// What a client calls back.
+#[derive(Clone, Debug, Default)]
+struct Reporter(Arc<Reports>);
+
+impl ClientContext for Reporter {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.complaints.logged(level, facility, text);
+        self.0.complaints.logged(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.complaints.failed(&error, reason);
+        self.0.complaints.failed(&error, reason);
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for Reporter {
     /// The ticket's number and the lane's.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let ticket = Ticket((opaque >> LANE_BITS) as u64);
         let lane = opaque & ((1 << LANE_BITS) - 1);
-        let mut mailbox = self.mailbox();
+        let mut mailbox = self.0.mailbox();
         let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
         match result {
             Ok(message) => {
@@ -182,14 +191,16 @@ impl ProducerContext for Reports {
         }
         drop(mailbox);
         if was_empty {
-            self.arrived.notify_one();
+            self.0.arrived.notify_one();
         }
     }
 }
 
 /// The way to Kafka.
 pub struct Producer {
-    inner: ThreadedProducer<Reports>,
+    quick: ThreadedProducer<Reporter>,
+    bulk: ThreadedProducer<Reporter>,
+    gears: Gearbox,
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
     topics: Arc<Mutex<Topics>>,
@@ -208,35 +219,15 @@ impl Producer {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let mut config = settings.client();
-        let defaults = [
-            // Batches grow because work waits, never because a timer says so.
-            ("linger.ms", "0".to_owned()),
-            ("queue.buffering.max.kbytes", QUEUE_KIB.to_string()),
-            ("compression.type", "lz4".to_owned()),
-        ];
-        for (key, value) in defaults {
-            if !settings.properties.contains_key(key) {
-                config.set(key, value);
-            }
-        }
-        config
-            .set("enable.idempotence", "true")
-            // A record that fails for good takes those behind it along: else they would arrive,
-            // and come again, later, behind it.
-            .set("enable.gapless.guarantee", "true")
-            .set("acks", "all")
-            .set("max.in.flight.requests.per.connection", REQUESTS_IN_FLIGHT.to_string())
-            // Java's partitioner, so that keys lie where Java's producers put them.
-            .set("partitioner", "murmur2_random")
-            // An outage is waited out: a record that timed out would poison the idempotent
-            // producer and force a replay.
-            .set("message.timeout.ms", "0");
-        let inner: ThreadedProducer<Reports> = config
-            .create_with_context(Reports::default())
-            .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
-        let reports = Arc::clone(inner.client().context());
-        Ok(Self { inner, reports, taken: Vec::new(), topics: Arc::default() })
+        let reports = Arc::default();
+        let client = |linger_ms: &str| {
+            producer_config(settings, linger_ms)
+                .create_with_context(Reporter(Arc::clone(&reports)))
+                .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
+        };
+        let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);
+        let (gears, taken, topics) = (Gearbox::new(), Vec::new(), Arc::default());
+        Ok(Self { quick, bulk, gears, reports, taken, topics })
     }
 
     /// Where what is delivered ends, to be asked from another thread.
@@ -249,7 +240,12 @@ impl Producer {
     ///
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now.
-    pub fn send(&self, record: &Record<'_>) -> Result<(), Refusal> {
+    pub fn send(&mut self, record: &Record<'_>) -> Result<(), Refusal> {
+        let producer = match self.gears.next() {
+            Some(Gear::Quick) => &self.quick,
+            Some(Gear::Bulk) => &self.bulk,
+            None => return Err(Refusal::Full),
+        };
         let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len())
             .insert(Header { key: "waltide.position", value: Some(record.position) });
         for (key, value) in record.headers.iter() {
@@ -272,10 +268,17 @@ impl Producer {
         out.partition = record.partition;
         out.key = record.key;
         out.payload = record.value;
-        self.inner.send(out).map_err(|(error, _)| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => Refusal::Full,
-            _ => Refusal::Failed(Error::of_delivery(&error, record.topic)),
-        })
+        match producer.send(out) {
+            Ok(()) => {
+                self.gears.sent();
+                Ok(())
+            }
+            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                self.gears.full();
+                Err(Refusal::Full)
+            }
+            Err((error, _)) => Err(Refusal::Failed(Error::of_delivery(&error, record.topic))),
+        }
     }
 
     /// Waits until a report has come in. A report that came before the call counts.
@@ -294,13 +297,16 @@ impl Producer {
             return Err(failure);
         }
         std::mem::swap(&mut self.taken, &mut mailbox.delivered);
+        drop(mailbox);
+        self.gears.delivered(self.taken.iter().map(|(_, count)| count).sum());
         Ok(&self.taken)
     }
 
     /// Records that are queued or on their way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.inner.in_flight_count()).unwrap_or(0)
+        let counts = [&self.quick, &self.bulk].map(|it| it.in_flight_count());
+        usize::try_from(counts.iter().sum::<i32>()).unwrap_or(0)
     }
 
     /// What librdkafka complained of in the last seconds.
@@ -312,8 +318,37 @@ impl Producer {
     /// Drops what is not sent yet; its records are read again after the restart.
     pub fn abandon(&self) {
         use rdkafka::producer::PurgeConfig;
-        self.inner.purge(PurgeConfig::default().queue().inflight());
-        // The poll thread serves the purged reports before the client can be destroyed.
-        self.inner.poll(Duration::ZERO);
+        for producer in [&self.quick, &self.bulk] {
+            producer.purge(PurgeConfig::default().queue().inflight());
+            // The poll thread serves the purged reports before the client can be destroyed.
+            producer.poll(Duration::ZERO);
+        }
     }
+}
+
+fn producer_config(settings: &Settings, linger_ms: &str) -> ClientConfig {
+    let mut config = settings.client();
+    let defaults = [
+        ("linger.ms", linger_ms.to_owned()),
+        ("queue.buffering.max.kbytes", QUEUE_KIB.to_string()),
+        ("compression.type", "lz4".to_owned()),
+    ];
+    for (key, value) in defaults {
+        if !settings.properties.contains_key(key) {
+            config.set(key, value);
+        }
+    }
+    config
+        .set("enable.idempotence", "true")
+        // A record that fails for good takes those behind it along: else they would arrive, and
+        // come again, later, behind it.
+        .set("enable.gapless.guarantee", "true")
+        .set("acks", "all")
+        .set("max.in.flight.requests.per.connection", REQUESTS_IN_FLIGHT.to_string())
+        // Java's partitioner, so that keys lie where Java's producers put them.
+        .set("partitioner", "murmur2_random")
+        // An outage is waited out: a record that timed out would poison the idempotent
+        // producer and force a replay.
+        .set("message.timeout.ms", "0");
+    config
 }
