@@ -46,6 +46,24 @@ pub enum Command {
     /// Print the SQL that makes role, publication and slot
     #[command(after_help = "Example:\n  waltide setup --config waltide.yaml | psql --host db shop")]
     Setup(ConfigFile),
+    /// Look at what pipelines remember
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true,
+        after_help = "Example:\n  waltide checkpoint show --config waltide.yaml"
+    )]
+    Checkpoint {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: CheckpointCommand,
+    },
+    /// Go on where a pipeline has stopped because changes may be missing
+    ///
+    /// It says what is lost, asks, records the gap for consumers on PIPELINE.waltide.gap, and
+    /// writes a checkpoint from which the next daemon goes on. The daemon must not run meanwhile.
+    #[command(after_help = "Example:\n  waltide recover shop --accept-gap --config waltide.yaml")]
+    Recover(Recover),
     /// Look at the configuration
     #[command(
         subcommand_required = true,
@@ -69,6 +87,53 @@ pub struct Run {
     /// Exit with code 1 where a server is away or refuses
     #[arg(long)]
     pub fail_fast: bool,
+}
+
+/// `waltide checkpoint ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum CheckpointCommand {
+    /// Print the last checkpoint of each pipeline, or of one
+    #[command(after_help = "Example:\n  waltide checkpoint show shop --config waltide.yaml --json")]
+    Show {
+        /// The pipeline; all of them where none is named
+        pipeline: Option<String>,
+        /// For programs: one object a line
+        #[arg(long)]
+        json: bool,
+        /// The configuration.
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+/// `waltide recover`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Recover {
+    /// The pipeline
+    pub pipeline: String,
+    /// What was decided.
+    #[command(flatten)]
+    pub way: RecoverWay,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
+}
+
+/// The ways on, one of which must be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+#[group(required = true, multiple = false)]
+pub struct RecoverWay {
+    /// The slot was lost or moved, the source is another one, or topics were cut back: go on from
+    /// where the slot stands, without what is missing
+    #[arg(long)]
+    pub accept_gap: bool,
+    /// The checkpoint is lost, or something else has filled the topics: go on from where the slot
+    /// stands, with the topics as they are
+    #[arg(long)]
+    pub adopt: bool,
 }
 
 /// `waltide config ...`

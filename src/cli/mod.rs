@@ -1,6 +1,8 @@
 //! What was asked on the command line.
 
 pub mod args;
+mod checkpoint;
+mod recover;
 mod run;
 
 use std::fmt;
@@ -9,10 +11,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::config::{self, Config, Environment, Loaded};
+use crate::config::{self, Config, Environment, Loaded, settled};
 use crate::fault::{Code, Fault};
 use crate::pipeline;
-use args::{Arguments, Command, ConfigCommand, ConfigFile};
+use args::{Arguments, CheckpointCommand, Command, ConfigCommand, ConfigFile};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -62,6 +64,10 @@ pub fn perform() -> Result<(), Failure> {
             run::run(loaded, asked.fail_fast)
         }
         Command::Setup(file) => setup(load(&file)?.config),
+        Command::Checkpoint { command: CheckpointCommand::Show { pipeline, json, config } } => {
+            checkpoint::show(load(&config)?.config, pipeline.as_deref(), json)
+        }
+        Command::Recover(asked) => recover::recover(load(&asked.config)?.config, &asked),
         Command::Config { command } => match command {
             ConfigCommand::Check(file) => {
                 let loaded = load(&file)?;
@@ -80,12 +86,36 @@ fn load(file: &ConfigFile) -> Result<Loaded, Failure> {
     config::load(file.path(), &Environment::of_process()).map_err(Failure::Misused)
 }
 
-/// `waltide setup`: prints what somebody with more rights can run.
-fn setup(config: Config) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// The pipelines that were meant: all of them, or the one that is named.
+fn chosen(config: Config, name: Option<&str>) -> Result<Vec<settled::Pipeline>, Failure> {
+    let all: Vec<String> = config.pipelines.iter().map(|one| one.name.clone()).collect();
+    let mut pipelines = config.pipelines;
+    pipelines.retain(|one| name.is_none_or(|name| one.name == name));
+    if pipelines.is_empty() {
+        let name = name.unwrap_or_default();
+        return Err(Fault::new(
+            Code::ConfigInvalid,
+            format!("there is no pipeline {name} in the configuration"),
+            format!("name one of: {}", all.join(", ")),
+        )
+        .into());
+    }
+    Ok(pipelines)
+}
+
+/// A runtime for a command that asks servers a few questions.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Two threads, so that a server is told where we are while another one is asked.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| pipeline::cannot_start(&error))?;
+        .map_err(|error| pipeline::cannot_start(&error).into())
+}
+
+/// `waltide setup`: prints what somebody with more rights can run.
+fn setup(config: Config) -> Result<(), Failure> {
+    let runtime = runtime()?;
     for settings in &config.pipelines {
         let sql = runtime.block_on(pipeline::setup(settings))?;
         say(&sql)?;

@@ -11,19 +11,18 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use waltide_core::checkpoint::SourceFacts;
 use waltide_core::intake::Intake;
-use waltide_core::lsn::{DurableLsn, Lsn};
+use waltide_core::lsn::Lsn;
 
 use super::desk::Desk;
 use super::diagnosis;
-use super::keeper::Holding;
+use super::holding::{self, Ask, Held};
 use super::positions::Positions;
 use super::reach::{kafka_settings, params, registry_settings};
 use super::recovery::{self, Recovered};
 use super::routes::Compiler;
 use super::sink::{Servers, Sink};
-use super::source::{self, ANSWER, Published, answered};
+use super::source;
 use super::standing::Standing;
 use super::stream::{Ended, Engine};
 use super::told::Told;
@@ -32,7 +31,7 @@ use super::watching::watch_source;
 use crate::config;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
-use crate::postgres::{Connection, Error, Mode, Params, SqlState, StreamOptions, StreamReader};
+use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
 use crate::registry::Client;
 use crate::status::{Pipeline, State};
 
@@ -105,7 +104,8 @@ impl Attempt {
         admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
         self.reach_registry().await?;
         let made = self.have_slot(&mut catalog, &kafka).await?;
-        let Some(held) = self.hold_slot(&mut catalog, &params, &published, made).await? else {
+        let asked = Ask { settings: &self.settings, params: &params, published: &published, made };
+        let Some(held) = holding::hold(&mut catalog, &self.control, asked).await? else {
             return Ok(None);
         };
         let recovered =
@@ -135,68 +135,6 @@ impl Attempt {
         recovery::refuse_new_slot(&self.settings, kafka).await?;
         source::make_slot(catalog, slot).await?;
         Ok(true)
-    }
-
-    /// Takes the slot, which is leadership; `None` where another has it.
-    async fn hold_slot(
-        &self,
-        catalog: &mut Connection,
-        params: &Params,
-        published: &Published,
-        slot_created_now: bool,
-    ) -> Result<Option<Held>, Fault> {
-        let source = |error: Error| diagnosis::of_source(&error);
-        let name = &self.settings.source.slot;
-        let mut connection = Connection::open(params, Mode::Replication).await.map_err(source)?;
-        let peer = catalog.peer().clone();
-        let ask = async {
-            let identity = connection.identify_system().await?;
-            let history = connection.timeline_history(identity.timeline).await?;
-            self.start_replication(&mut connection, published).await?;
-            Ok((identity, history))
-        };
-        let (identity, timeline_history) = match answered(ANSWER, &peer, ask).await {
-            Err(error) if error.sqlstate() == Some(SqlState::OBJECT_IN_USE) => return Ok(None),
-            answer => answer.map_err(source)?,
-        };
-        let pid = connection.process_id();
-        // The slot is ours now; where it stands counts only from here on.
-        let look = async {
-            let slot = catalog.read_slot(name).await?;
-            Ok((slot.and_then(|slot| slot.confirmed_flush_lsn), catalog.current_wal_lsn().await?))
-        };
-        let (slot, pending) = answered(ANSWER, &peer, look).await.map_err(source)?;
-        let slot_confirmed = slot.ok_or_else(|| diagnosis::of_vanished_slot(name))?;
-        let (reader, writer) = connection.into_stream().map_err(source)?;
-        let positions = Arc::new(Positions::starting(DurableLsn::proven(slot_confirmed)));
-        let told = Told::start(&self.control, writer, Arc::clone(&positions));
-        let facts = SourceFacts {
-            system_identifier: identity.system_identifier,
-            timeline: identity.timeline,
-            timeline_history,
-            database: peer.database().to_owned(),
-            slot_confirmed,
-            slot_created_now,
-        };
-        let holding = Holding { params: params.clone(), slot: name.clone(), pid };
-        Ok(Some(Held { reader, told, positions, facts, holding, pending }))
-    }
-
-    async fn start_replication(
-        &self,
-        connection: &mut Connection,
-        published: &Published,
-    ) -> Result<(), Error> {
-        let publications: Vec<&str> = published.publications.iter().map(String::as_str).collect();
-        let options = StreamOptions {
-            publications: &publications,
-            binary: self.settings.source.binary,
-            streaming: false,
-            messages: false,
-            any_origin: true,
-        };
-        // From where the slot stands: what repeats is left out here.
-        connection.start_replication(&self.settings.source.slot, Lsn::ZERO, &options).await
     }
 
     /// A registry that is away stops only a start that knows no ids yet.
@@ -278,17 +216,6 @@ impl Attempt {
             Ended::Drained => {}
         }
     }
-}
-
-/// A slot that is ours, and the stream through it.
-struct Held {
-    reader: StreamReader,
-    told: Told,
-    positions: Arc<Positions>,
-    facts: SourceFacts,
-    holding: Holding,
-    /// Where the server's log ended meanwhile.
-    pending: Lsn,
 }
 
 /// A stream that has started, and what it takes to carry it on.

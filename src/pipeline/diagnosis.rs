@@ -256,11 +256,18 @@ pub(super) fn of_stop(stop: &Stop, pipeline: &str) -> Fault {
     let code = match stop {
         Stop::CheckpointLost { .. } => Code::CheckpointLost,
         Stop::AnotherSystem { .. } | Stop::AnotherDatabase { .. } => Code::AnotherSource,
-        Stop::OlderTimeline { .. } | Stop::ForkedTimeline { .. } => Code::AnotherHistory,
+        Stop::OlderTimeline { .. } | Stop::ForkedTimeline { .. } | Stop::LogEndsBefore { .. } => {
+            Code::AnotherHistory
+        }
         Stop::SlotRecreated { .. } => Code::SlotMissing,
         Stop::SlotAhead { .. } => Code::SlotAhead,
     };
-    Fault::new(code, stop.to_string(), format!("{} (pipeline {pipeline})", stop.mend()))
+    let way = match stop {
+        Stop::CheckpointLost { .. } => "--adopt",
+        _ => "--accept-gap",
+    };
+    let mend = format!("{}: waltide recover {pipeline} {way}", stop.mend());
+    Fault::new(code, stop.to_string(), mend)
 }
 
 /// A topic that no longer holds what was acknowledged.

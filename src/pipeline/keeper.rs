@@ -20,11 +20,10 @@ use waltide_core::lsn::EndLsn;
 
 use super::desk::{Desk, Trouble};
 use super::diagnosis;
+use super::holding::Holding;
 use super::positions::Positions;
-use super::source::{ANSWER, answered};
 use crate::fault::{Class, Code, Fault};
 use crate::kafka::{self, CheckpointTopic, CheckpointWriter, Ends};
-use crate::postgres::{Connection, Mode, Params};
 use crate::status::Pipeline;
 
 /// The shortest time between two checkpoints: they bound what a crash repeats and how much log the
@@ -77,25 +76,6 @@ impl Memory {
         };
         let checkpoint = Checkpoint::decode(&bytes);
         checkpoint.map(Some).map_err(|error| diagnosis::of_checkpoint(&error, self.topic.name()))
-    }
-}
-
-/// The slot, and the server's process through which it is held.
-#[derive(Clone, Debug)]
-pub(super) struct Holding {
-    pub(super) params: Params,
-    pub(super) slot: String,
-    pub(super) pid: Option<i32>,
-}
-
-impl Holding {
-    /// Asks the server whether the slot is still ours.
-    async fn is_ours(&self) -> Result<bool, Fault> {
-        let source = |error| diagnosis::of_source(&error);
-        let mut on = Connection::open(&self.params, Mode::Plain).await.map_err(source)?;
-        let peer = on.peer().clone();
-        let slot = answered(ANSWER, &peer, on.read_slot(&self.slot)).await.map_err(source)?;
-        Ok(slot.is_some_and(|slot| slot.active_pid.is_some() && slot.active_pid == self.pid))
     }
 }
 
@@ -300,7 +280,9 @@ fn pause_after(bytes: usize) -> Duration {
     PAUSE.max(Duration::from_secs(1) * bytes / BYTES_PER_SECOND)
 }
 
-pub(super) fn now_us() -> i64 {
+/// Microseconds since 1970.
+#[must_use]
+pub fn now_us() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
 }

@@ -8,12 +8,14 @@ mod attempt;
 mod backoff;
 mod desk;
 mod diagnosis;
+mod holding;
 mod keeper;
 mod marks;
 mod pace;
 mod position_text;
 mod positions;
 mod reach;
+mod recover;
 mod recovery;
 mod routes;
 mod rows;
@@ -37,6 +39,8 @@ use crate::postgres::{Connection, Mode};
 use crate::status::{Pipeline, State};
 use attempt::{Attempt, Outcome};
 use backoff::Backoff;
+pub use keeper::now_us;
+pub use recover::{Decision, Way, consider};
 
 /// How often a standby asks for the slot. A takeover takes this long after the slot is free.
 const STANDBY_POLL: Duration = Duration::from_secs(1);
@@ -149,6 +153,16 @@ pub fn cannot_start(error: &std::io::Error) -> Fault {
         format!("a thread or socket of the daemon cannot be made: {error}"),
         "raise the limits of the process (ulimit -n, pids)",
     )
+}
+
+/// What a pipeline remembers; none where it has not begun.
+///
+/// # Errors
+/// Where Kafka is away or refuses, or where what is there cannot be read.
+pub async fn remembered(
+    settings: &config::settled::Pipeline,
+) -> Result<Option<waltide_core::checkpoint::Checkpoint>, Fault> {
+    recovery::look(settings, &reach::kafka_settings(&settings.kafka)).await
 }
 
 /// The SQL that gives a pipeline what it needs, for somebody with more rights to run.

@@ -12,7 +12,8 @@ use waltide_core::checkpoint::{Checkpoint, Progress, Resume, SourceFacts, TopicE
 use waltide_core::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 
 use super::diagnosis;
-use super::keeper::{Holding, Keeper, Memory, now_us};
+use super::holding::Holding;
+use super::keeper::{Keeper, Memory, now_us};
 use super::source::Published;
 use crate::config::settled::Pipeline;
 use crate::fault::{Code, Fault};
@@ -149,11 +150,11 @@ pub(super) fn birth(settings: &Pipeline, facts: &SourceFacts) -> Checkpoint {
     }
 }
 
-fn topics_of(settings: &Pipeline, published: &Published) -> BTreeSet<String> {
+pub(super) fn topics_of(settings: &Pipeline, published: &Published) -> BTreeSet<String> {
     published.tables.iter().map(|table| settings.topic_of(table)).collect()
 }
 
-async fn ends(
+pub(super) async fn ends(
     kafka: &kafka::Settings,
     topics: BTreeSet<String>,
 ) -> Result<std::collections::BTreeMap<String, Vec<i64>>, Fault> {
@@ -164,7 +165,7 @@ async fn ends(
 /// Sees to it that the topics still hold what was acknowledged: one that was deleted, made again
 /// or cut back has lost records that nobody will send again. Topics of tables that are not
 /// captured any more are their owners' business.
-async fn verify_topics(
+pub(super) async fn verify_topics(
     kafka: &kafka::Settings,
     checkpoint: &Checkpoint,
     mut topics: BTreeSet<String>,

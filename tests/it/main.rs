@@ -13,5 +13,6 @@ mod evolution;
 mod faults;
 mod marks;
 mod random;
+mod recovery;
 mod support;
 mod values;

@@ -1,8 +1,5 @@
 //! Kafka does not answer, or refuses.
 
-use waltide_stack::rdkafka::ClientConfig;
-use waltide_stack::rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use waltide_stack::rdkafka::client::DefaultClientContext;
 use waltide_stack::serde_json::json;
 use waltide_stack::{Proxy, Stack, Version, eventually};
 
@@ -137,23 +134,8 @@ fn a_record_too_large_for_its_topic_stops_the_pipeline_and_nothing_after_it_is_c
     daemon.terminate();
     assert!(before <= stopped_at);
 
-    alter(topic.name(), "max.message.bytes", "100000");
+    kafka.alter_topic(topic.name(), "max.message.bytes", "100000");
     let daemon = pipeline.start();
     arrive(&pipeline, &[1, 2, 3]);
     daemon.terminate();
-}
-
-/// Changes a setting of a topic.
-fn alter(topic: &str, key: &str, value: &str) {
-    let kafka = Stack::shared().kafka().direct();
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", kafka)
-        .create()
-        .expect("an administrative client");
-    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let changed = runtime
-        .expect("a runtime")
-        .block_on(async { admin.alter_configs([&change], &AdminOptions::new()).await });
-    changed.expect("Kafka answers").remove(0).expect("the topic is changed");
 }

@@ -14,6 +14,9 @@ pub struct SourceFacts {
     pub timeline: u32,
     /// The timelines before that one, as `TIMELINE_HISTORY` lists them; empty on the first.
     pub timeline_history: Vec<TimelineEnd>,
+    /// How far its log is flushed. Nothing is sent before it is, so on one history this is never
+    /// before what was read.
+    pub flushed: Lsn,
     /// The database.
     pub database: String,
     /// Where the slot stands. Where this daemon made it, where it starts.
@@ -109,6 +112,13 @@ pub enum Stop {
         /// How far the checkpoint's reaches.
         checkpoint: Lsn,
     },
+    /// The source's log ends before what was read from it.
+    LogEndsBefore {
+        /// Where it ends.
+        end: Lsn,
+        /// How far the checkpoint's reaches.
+        checkpoint: Lsn,
+    },
     /// The slot was missing and had to be made, although the pipeline had one.
     SlotRecreated {
         /// Where the new one starts.
@@ -152,6 +162,10 @@ impl fmt::Display for Stop {
                 f,
                 "the source's timeline {found} does not descend from timeline {recorded}, on which the checkpoint at {checkpoint} was written"
             ),
+            Self::LogEndsBefore { end, checkpoint } => write!(
+                f,
+                "the source's log ends at {end}, before the checkpoint at {checkpoint}: the server was restored to an earlier state, or lost a part of its log"
+            ),
             Self::SlotRecreated { slot, checkpoint } => write!(
                 f,
                 "the slot was missing and a new one starts at {slot}: changes since the checkpoint at {checkpoint} cannot be read any more"
@@ -172,19 +186,19 @@ impl Stop {
     pub const fn mend(&self) -> &'static str {
         match self {
             Self::CheckpointLost { .. } => {
-                "restore the checkpoint topic if it was deleted by mistake; otherwise choose where to go on with `waltide recover`"
+                "restore the checkpoint topic if it was deleted by mistake; otherwise decide to go on from where the slot stands"
             }
             Self::AnotherSystem { .. } | Self::AnotherDatabase { .. } => {
-                "correct source.url if it points to the wrong place; for a new source give the pipeline another name, or decide with `waltide recover`"
+                "correct source.url if it points to the wrong place, and for a new source give the pipeline another name; if this source takes the old one's place, accept the gap"
             }
             Self::OlderTimeline { .. } => {
-                "point source.url to the present primary; if this server is meant, decide with `waltide recover`"
+                "point source.url to the present primary; if this server is meant, accept the gap"
             }
-            Self::ForkedTimeline { .. } => {
-                "point source.url to a server that descends from the one that was read; if this one is meant, `waltide recover` says how to bring the topics in line with it"
+            Self::ForkedTimeline { .. } | Self::LogEndsBefore { .. } => {
+                "point source.url to a server that continues what was read; if this one is meant, decide what to do about the changes that are only in the topics, and accept the gap"
             }
             Self::SlotRecreated { .. } | Self::SlotAhead { .. } => {
-                "find out what moved or dropped the slot (another consumer of the same slot?), then choose with `waltide recover` whether the tables are read again or the gap is accepted"
+                "find out what moved or dropped the slot (another consumer of the same slot?), then accept the gap if you can"
             }
         }
     }
@@ -239,6 +253,13 @@ fn same_history(checkpoint: &Checkpoint, source: &SourceFacts) -> Result<(), Sto
             recorded: checkpoint.database.clone(),
             found: source.database.clone(),
         });
+    }
+    let reach = match checkpoint.progress {
+        Progress::Complete => checkpoint.end_lsn.0,
+        Progress::Partial(Partial { commit_lsn: CommitLsn(commit), .. }) => commit,
+    };
+    if source.flushed < reach {
+        return Err(Stop::LogEndsBefore { end: source.flushed, checkpoint: reach });
     }
     let (recorded, found) = (checkpoint.timeline, source.timeline);
     if found == recorded {

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 
 pub use self::topic::{Headers, JsonRecord, Record, Topic};
@@ -187,6 +189,20 @@ impl Kafka {
             Ok(Some(Err((_, code)))) => panic!("cannot create topic {name}: {code}"),
             Ok(None) => panic!("cannot create topic {name}: no answer"),
             Err(error) => panic!("cannot create topic {name}: {error}"),
+        }
+    }
+
+    /// Changes a setting of a topic.
+    ///
+    /// # Panics
+    /// When Kafka refuses.
+    #[track_caller]
+    pub fn alter_topic(&self, name: &str, key: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let altered = block_on(self.admin().alter_configs([&change], &admin_options()));
+        match altered.map(|mut results| results.pop()) {
+            Ok(Some(Ok(_))) => {}
+            other => panic!("cannot alter topic {name}: {other:?}"),
         }
     }
 

@@ -7,6 +7,7 @@ fn source() -> SourceFacts {
     SourceFacts {
         system_identifier: 7,
         timeline: 1,
+        flushed: Lsn(1_000),
         timeline_history: Vec::new(),
         database: "shop".to_owned(),
         slot_confirmed: Lsn(90),
@@ -41,6 +42,19 @@ fn a_pipeline_goes_on_where_its_checkpoint_ends_and_the_slot_may_be_behind() {
         }
     }
     assert_eq!(expected.start(), durable(100));
+}
+
+#[test]
+fn a_log_that_ends_before_what_was_read_from_it_is_another_one() {
+    let source = SourceFacts { flushed: Lsn(99), ..source() };
+    let stop = Stop::LogEndsBefore { end: Lsn(99), checkpoint: Lsn(100) };
+    assert_eq!(resume(Some(&at_end(100)), &source, true), Err(stop));
+    let source = SourceFacts { flushed: Lsn(100), ..source };
+    assert!(resume(Some(&at_end(100)), &source, true).is_ok());
+    // Inside a large transaction its commit record had been read.
+    let (checkpoint, _) = inside(200);
+    let stop = Stop::LogEndsBefore { end: Lsn(100), checkpoint: Lsn(200) };
+    assert_eq!(resume(Some(&checkpoint), &source, true), Err(stop));
 }
 
 #[test]
@@ -182,12 +196,13 @@ fn every_stop_says_what_was_found_and_what_to_do() {
         (Stop::OlderTimeline { recorded: 42, found: 31 }, &["31", "42"]),
         (fork(Some(slot)), &["31", "42", "16/10", "16/20"]),
         (fork(None), &["31", "42", "16/20"]),
+        (Stop::LogEndsBefore { end: slot, checkpoint }, &["16/10", "16/20"]),
         (Stop::SlotRecreated { slot, checkpoint }, &["16/10", "16/20"]),
         (Stop::SlotAhead { slot, checkpoint }, &["16/10", "16/20"]),
     ] {
         let text = stop.to_string();
         assert!(named.iter().all(|name| text.contains(name)), "{text}");
-        assert!(stop.mend().contains("waltide recover"), "{stop:?}");
+        assert!(!stop.mend().is_empty() && !stop.mend().ends_with('.'), "{stop:?}");
     }
 }
 
@@ -274,6 +289,7 @@ fn a_pipeline_goes_on_exactly_where_the_logs_agree_and_the_slot_left_nothing_out
             system_identifier: if next(8) == 0 { 8 } else { 7 },
             timeline: timeline(found),
             timeline_history: world.history(found),
+            flushed: Lsn(end - 1 + next(9)),
             database: if next(8) == 0 { "other" } else { "shop" }.to_owned(),
             slot_confirmed: Lsn(end - 2 + next(4)),
             slot_created_now: next(8) == 0,
@@ -282,6 +298,7 @@ fn a_pipeline_goes_on_exactly_where_the_logs_agree_and_the_slot_left_nothing_out
         let published = partial.map_or(end, |partial| partial.commit_lsn.0.0 + 1);
         let may_go_on = source.system_identifier == 7
             && source.database == "shop"
+            && source.flushed.0 >= partial.map_or(end, |partial| partial.commit_lsn.0.0)
             && world.agree_before(wrote, found, published)
             // The logs may agree although the older server came back; that it was never promoted
             // cannot be seen from here.

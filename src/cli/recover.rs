@@ -1,0 +1,39 @@
+//! `waltide recover`: says what is lost, asks, and does it.
+
+use std::io::{BufRead as _, Write as _};
+
+use super::args::Recover;
+use super::{Failure, chosen, runtime, say};
+use crate::config::Config;
+use crate::fault::{Code, Fault};
+use crate::pipeline::{self, Way};
+
+pub(super) fn recover(config: Config, asked: &Recover) -> Result<(), Failure> {
+    let way = if asked.way.adopt { Way::Adopt } else { Way::AcceptGap };
+    let runtime = runtime()?;
+    for settings in chosen(config, Some(&asked.pipeline))? {
+        let decision = runtime.block_on(pipeline::consider(&settings, way, runtime.handle()))?;
+        say(&decision.to_string())?;
+        if !asked.yes && !agreed() {
+            runtime.block_on(decision.decline())?;
+            return Err(Fault::new(
+                Code::NothingToRecover,
+                "nothing was done".to_owned(),
+                "answer yes, or add --yes where nobody can be asked",
+            )
+            .into());
+        }
+        runtime.block_on(decision.carry_out())?;
+        say(&format!("done: start the daemon, and pipeline {} goes on\n", settings.name))?;
+    }
+    Ok(())
+}
+
+/// Asks; an end of input is a no.
+fn agreed() -> bool {
+    let mut out = std::io::stdout().lock();
+    let asked = write!(out, "go on? [yes/no] ").and_then(|()| out.flush());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    asked.is_ok() && read.is_ok() && answer.trim().eq_ignore_ascii_case("yes")
+}
