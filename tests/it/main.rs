@@ -8,6 +8,7 @@ mod delivery;
 mod delivery_positions;
 mod delivery_restarts;
 mod delivery_standby;
+mod differential;
 mod evolution;
 mod faults;
 mod marks;
