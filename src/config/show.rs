@@ -101,6 +101,8 @@ impl Lines {
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
+        self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
+        self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);
         if let Some(options) = typed.table_options.value() {
             self.group("table_options");
             for (entry, (table, settled)) in by_table(&options.entries, settled) {

@@ -2,13 +2,17 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
+use std::collections::BTreeMap;
+
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
+use waltide_core::dead_letter;
 use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::diagnosis;
 use super::topics::{self, Topics};
 use crate::config;
+use crate::config::settled::LargeRows;
 use crate::fault::Fault;
 use crate::kafka::{Admin, TopicOptions};
 use crate::postgres::Connection;
@@ -35,7 +39,9 @@ pub(super) struct Route {
     pub(super) partitions: i32,
     pub(super) key_id: Option<SchemaId>,
     pub(super) value_id: SchemaId,
-    table: config::TableName,
+    /// Where rows go that are too large, if they may.
+    pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) table: config::TableName,
     /// Columns that the catalog calls required, and a row of the stream had no value there.
     loosened: Vec<String>,
     counts: Counts,
@@ -59,6 +65,14 @@ impl Route {
         let counts = std::mem::take(&mut self.counts);
         (counts != Counts::default()).then(|| (self.table.to_string(), counts))
     }
+}
+
+/// The way of what is published in place of a record that cannot be.
+#[derive(Debug)]
+pub(super) struct DeadLetters {
+    pub(super) topic: String,
+    pub(super) partitions: i32,
+    pub(super) value_id: SchemaId,
 }
 
 /// What it takes to compile a route.
@@ -143,8 +157,32 @@ impl Compiler {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
             None => None,
         };
-        let counts = Counts::default();
-        Ok(Route { plan, topic, partitions, key_id, value_id, table: name, loosened, counts })
+        let dead_letters = match self.settings.large_rows {
+            LargeRows::Halt => None,
+            LargeRows::DeadLetter => Some(self.dead_letters().await?),
+        };
+        let (table, counts) = (name, Counts::default());
+        Ok(Route {
+            plan,
+            topic,
+            partitions,
+            key_id,
+            value_id,
+            dead_letters,
+            table,
+            loosened,
+            counts,
+        })
+    }
+
+    async fn dead_letters(&mut self) -> Result<DeadLetters, Fault> {
+        let topic = self.settings.dead_letter_topic();
+        // What suits a table's topic, such as compaction, need not suit this one.
+        let options = TopicOptions { config: BTreeMap::new(), ..self.topic_options() };
+        let partitions = self.admin.ensure(&topic, &options).await;
+        let partitions = partitions.map_err(|error| diagnosis::of_kafka(&error))?;
+        let value_id = self.register(&format!("{topic}-value"), dead_letter::SCHEMA).await?;
+        Ok(DeadLetters { topic, partitions, value_id })
     }
 
     /// The topic of a table, unless another table has it already. One that is gone has none.
@@ -182,6 +220,7 @@ impl Compiler {
                 Columns::Only(names) => ColumnFilter::Only(names),
             },
             binary: self.settings.source.binary,
+            max_row_bytes: self.settings.max_row_bytes,
             ..Options::default()
         }
     }

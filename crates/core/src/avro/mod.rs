@@ -30,7 +30,7 @@ mod record;
 mod recorded;
 mod resolve;
 mod waltide;
-mod wire;
+pub(crate) mod wire;
 
 pub use error::{DataError, PlanError, PlanFault, Problem, Warning};
 pub use notes::Notes;
