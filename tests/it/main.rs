@@ -12,6 +12,7 @@ mod differential;
 mod evolution;
 mod faults;
 mod marks;
+mod python;
 mod random;
 mod support;
 mod values;
