@@ -36,6 +36,10 @@ pub struct Pipeline {
     pub profile: Profile,
     /// How a change becomes a record.
     pub envelope: Envelope,
+    /// Whether a delete is followed by a tombstone.
+    pub tombstones: bool,
+    /// Whether a TRUNCATE is published.
+    pub truncates: bool,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.

@@ -47,6 +47,13 @@ group! {
         profile: Profile = Is("waltide"),
         /// How a change becomes a record.
         envelope: Envelope = Is("full"),
+        /// Whether a delete is followed by a tombstone, a record with its key and without a value,
+        /// which lets a compacted topic forget the key. In the flat envelope the tombstone is the
+        /// delete, and stays.
+        tombstones: bool = Is("true"),
+        /// Whether a TRUNCATE is published, to every partition of the table's topic. The flat
+        /// envelope has no form for it.
+        truncates: bool = Is("true"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.

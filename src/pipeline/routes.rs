@@ -219,6 +219,7 @@ impl Compiler {
                 Columns::Except(names) => ColumnFilter::Except(names),
                 Columns::Only(names) => ColumnFilter::Only(names),
             },
+            tombstones: self.settings.tombstones,
             binary: self.settings.source.binary,
             max_row_bytes: self.settings.max_row_bytes,
             ..Options::default()

@@ -105,6 +105,9 @@ impl Engine {
         place: &Place,
         first_sub_index: u32,
     ) -> Result<u32, Fault> {
+        if !self.compiler.settings.truncates {
+            return Ok(first_sub_index);
+        }
         let Some((description, known)) = self.relations.get(relation) else {
             return Err(diagnosis::of_unknown_relation(relation));
         };

@@ -129,6 +129,8 @@ impl Settling<'_> {
             registry: registry?,
             profile: value_or(&typed.profile, Profile::Waltide),
             envelope: value_or(&typed.envelope, Envelope::Full),
+            tombstones: value_or(&typed.tombstones, true),
+            truncates: value_or(&typed.truncates, true),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
