@@ -45,6 +45,8 @@ version=$(java_version)
 if [ "${version:-0}" -lt 17 ]; then
     need "a Java runtime, 17 or newer, for Kafka and the registry" default-jre-headless
 fi
+python3 -c 'import ensurepip, venv' 2>/dev/null ||
+    need "Python 3 with venv, for the test with Confluent's deserialiser" python3-venv
 has tar || need "tar" tar
 has xz || need "xz, to unpack Postgres" xz-utils
 if [ "$(id -u)" = 0 ] && [ "$(uname -s)" = Linux ]; then

@@ -6,8 +6,9 @@ cd "$(dirname "$0")/.."
 
 WALTIDE_SEED=${WALTIDE_SEED:-$(date +%s)}
 WALTIDE_RANDOM_TRANSACTIONS=${WALTIDE_RANDOM_TRANSACTIONS:-1000}
+WALTIDE_RANDOM_VALUES=${WALTIDE_RANDOM_VALUES:-100000}
 WALTIDE_FUZZ_ITERATIONS=${WALTIDE_FUZZ_ITERATIONS:-5000000}
-export WALTIDE_SEED WALTIDE_RANDOM_TRANSACTIONS WALTIDE_FUZZ_ITERATIONS
+export WALTIDE_SEED WALTIDE_RANDOM_TRANSACTIONS WALTIDE_RANDOM_VALUES WALTIDE_FUZZ_ITERATIONS
 
 log=target/test-full.log
 report=docs/reports/test-full.md
@@ -28,6 +29,7 @@ minutes=$((($(date +%s) - started + 59) / 60))
     printf -- '- machine: %s cores, %s\n' "$(getconf _NPROCESSORS_ONLN)" "$(uname -sm)"
     printf -- '- seed: %s\n' "$WALTIDE_SEED"
     printf -- '- random transactions on each version: %s\n' "$WALTIDE_RANDOM_TRANSACTIONS"
+    printf -- '- random values on each version, in binary and in text: %s\n' "$WALTIDE_RANDOM_VALUES"
     printf -- '- mutated messages decoded: %s\n' "$WALTIDE_FUZZ_ITERATIONS"
     printf '\n```text\n'
     awk '/^     Running|^   Doc-tests/ { sub(/ \(.*/, ""); sub(/^ +/, ""); name = $0 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::secret::{Credential, Secret};
 use super::tables::{TableName, TablePattern};
 use super::topic::TopicTemplate;
-pub use super::typed::{Envelope, LogFormat, LogLevel, Profile};
+pub use super::typed::{Envelope, LargeRows, LogFormat, LogLevel, Profile};
 use super::url::DatabaseUrl;
 
 /// The whole configuration.
@@ -36,12 +36,20 @@ pub struct Pipeline {
     pub profile: Profile,
     /// How a change becomes a record.
     pub envelope: Envelope,
+    /// Whether a delete is followed by a tombstone.
+    pub tombstones: bool,
+    /// Whether a TRUNCATE is published.
+    pub truncates: bool,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
     pub snapshot: Snapshot,
     /// The directory below which this pipeline has one of its own.
     pub spool: PathBuf,
+    /// The most bytes that the value of a row's record may take.
+    pub max_row_bytes: usize,
+    /// What happens to a row that takes more.
+    pub large_rows: LargeRows,
     /// Exceptions for single tables.
     pub table_options: BTreeMap<TableName, TableOptions>,
 }
@@ -51,6 +59,12 @@ impl Pipeline {
     #[must_use]
     pub fn spool_directory(&self) -> PathBuf {
         self.spool.join(&self.name)
+    }
+
+    /// The topic of what is published in place of a record that cannot be.
+    #[must_use]
+    pub fn dead_letter_topic(&self) -> String {
+        format!("{}.waltide.deadletter", self.name)
     }
 
     /// The topic of a table. Two tables can come out at one name, and a name can be too long

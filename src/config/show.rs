@@ -98,9 +98,13 @@ impl Lines {
         self.registry(&typed.registry.value().cloned().unwrap_or_default(), settled);
         self.leaf("profile", settled.profile.as_str(), &typed.profile);
         self.leaf("envelope", settled.envelope.as_str(), &typed.envelope);
+        self.leaf("tombstones", flag(settled.tombstones), &typed.tombstones);
+        self.leaf("truncates", flag(settled.truncates), &typed.truncates);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
+        self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
+        self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);
         if let Some(options) = typed.table_options.value() {
             self.group("table_options");
             for (entry, (table, settled)) in by_table(&options.entries, settled) {
@@ -127,7 +131,7 @@ impl Lines {
         self.list("exclude", &typed.exclude, Clone::clone);
         self.leaf("slot", &settled.slot, &typed.slot);
         self.leaf("publication", &settled.publication, &typed.publication);
-        self.leaf("binary", if settled.binary { "true" } else { "false" }, &typed.binary);
+        self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();
     }
 
@@ -258,4 +262,7 @@ fn scalar(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+fn flag(on: bool) -> &'static str {
+    if on { "true" } else { "false" }
 }

@@ -47,6 +47,13 @@ group! {
         profile: Profile = Is("waltide"),
         /// How a change becomes a record.
         envelope: Envelope = Is("full"),
+        /// Whether a delete is followed by a tombstone, a record with its key and without a value,
+        /// which lets a compacted topic forget the key. In the flat envelope the tombstone is the
+        /// delete, and stays.
+        tombstones: bool = Is("true"),
+        /// Whether a TRUNCATE is published, to every partition of the table's topic. The flat
+        /// envelope has no form for it.
+        truncates: bool = Is("true"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.
@@ -54,6 +61,12 @@ group! {
         /// A directory for large open transactions, which are kept there until they commit. Each
         /// pipeline has a directory of its own below it. What is in it is disposable and bounded.
         spool: PathBuf = Is("/var/lib/waltide"),
+        /// The most bytes that the value of a row's record may take. With `dead_letter` below it
+        /// should be less than Kafka takes (`message.max.bytes`, a million unless raised): what
+        /// only Kafka refuses halts the pipeline.
+        max_row_bytes: Count<1_000, 1_073_741_824> = Is("1073741824"),
+        /// What happens to a row that takes more than `max_row_bytes`.
+        large_rows: LargeRows = Is("halt"),
         /// Exceptions for single tables, by `schema.table`. A table named here must be captured.
         table_options: Map<ByTable, TableOptions> = Optional,
     }
@@ -195,6 +208,17 @@ choice! {
         Never = "never",
         /// They are read and published first.
         Initial = "initial" later,
+    }
+}
+
+choice! {
+    /// What happens to a row that takes more than is allowed.
+    pub LargeRows {
+        /// The pipeline stops before it; nothing after it is confirmed.
+        Halt = "halt",
+        /// A record on `{pipeline}.waltide.deadletter` says which row it was, without the row, and
+        /// the pipeline goes on.
+        DeadLetter = "dead_letter",
     }
 }
 

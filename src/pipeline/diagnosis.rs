@@ -415,7 +415,8 @@ pub(super) fn of_large_row(topic: &str, bytes: usize) -> Fault {
     Fault::new(
         Code::RecordTooLarge,
         format!("a row of topic {topic} takes more than {bytes} bytes"),
-        "exclude the column under table_options, and restart the daemon",
+        "raise max_row_bytes, set large_rows to dead_letter, or exclude the column under \
+         table_options, and restart the daemon",
     )
 }
 

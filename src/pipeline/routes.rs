@@ -2,11 +2,13 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
 use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
+use waltide_core::dead_letter;
 use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::desk::Desk;
@@ -14,6 +16,7 @@ use super::diagnosis;
 use super::source::{ANSWER, answered};
 use super::topics::{self, Topics};
 use crate::config;
+use crate::config::settled::LargeRows;
 use crate::fault::Fault;
 use crate::kafka::{Admin, Ends, Lane, TopicOptions};
 use crate::postgres::Connection;
@@ -41,7 +44,9 @@ pub(super) struct Route {
     pub(super) partitions: i32,
     pub(super) key_id: Option<SchemaId>,
     pub(super) value_id: SchemaId,
-    table: config::TableName,
+    /// Where rows go that are too large, if they may.
+    pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) table: config::TableName,
     /// Columns that the catalog calls required, and a row of the stream had no value there.
     loosened: Vec<String>,
     counts: Counts,
@@ -65,6 +70,15 @@ impl Route {
         let counts = std::mem::take(&mut self.counts);
         (counts != Counts::default()).then(|| (self.table.to_string(), counts))
     }
+}
+
+/// The way of what is published in place of a record that cannot be.
+#[derive(Debug)]
+pub(super) struct DeadLetters {
+    pub(super) topic: String,
+    pub(super) lane: Lane,
+    pub(super) partitions: i32,
+    pub(super) value_id: SchemaId,
 }
 
 /// What it takes to compile a route.
@@ -157,8 +171,34 @@ impl Compiler {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
             None => None,
         };
+        let dead_letters = match self.settings.large_rows {
+            LargeRows::Halt => None,
+            LargeRows::DeadLetter => Some(self.dead_letters().await?),
+        };
         let (lane, counts) = (self.ends.lane(&topic), Counts::default());
-        Ok(Route { plan, topic, lane, partitions, key_id, value_id, table: name, loosened, counts })
+        Ok(Route {
+            plan,
+            topic,
+            lane,
+            partitions,
+            key_id,
+            value_id,
+            dead_letters,
+            table: name,
+            loosened,
+            counts,
+        })
+    }
+
+    async fn dead_letters(&mut self) -> Result<DeadLetters, Fault> {
+        let topic = self.settings.dead_letter_topic();
+        // What suits a table's topic, such as compaction, need not suit this one.
+        let options = TopicOptions { config: BTreeMap::new(), ..self.topic_options() };
+        let partitions = self.admin.ensure(&topic, &options).await;
+        let partitions = partitions.map_err(|error| diagnosis::of_kafka(&error))?;
+        let value_id = self.register(&format!("{topic}-value"), dead_letter::SCHEMA).await?;
+        let lane = self.ends.lane(&topic);
+        Ok(DeadLetters { topic, lane, partitions, value_id })
     }
 
     /// The topic of a table, unless another table has it already. One that is gone has none.
@@ -195,7 +235,9 @@ impl Compiler {
                 Columns::Except(names) => ColumnFilter::Except(names),
                 Columns::Only(names) => ColumnFilter::Only(names),
             },
+            tombstones: self.settings.tombstones,
             binary: self.settings.source.binary,
+            max_row_bytes: self.settings.max_row_bytes,
             ..Options::default()
         }
     }

@@ -2,13 +2,14 @@
 //! A row becomes its records: one, or two for a delete, or three for a changed key.
 
 use waltide_core::avro::{self, DataError, Notes, RecordMeta, Snapshot, Written};
-use waltide_core::change::{Position, Row};
+use waltide_core::change::{Position, Row, Transaction};
+use waltide_core::dead_letter::DeadLetter;
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::RelationId;
 
 use super::position_text::PositionText;
-use super::routes::{Known, Route};
+use super::routes::{DeadLetters, Known, Route};
 use super::stream::Engine;
 use super::{diagnosis, marks};
 use crate::fault::Fault;
@@ -64,18 +65,23 @@ impl Engine {
                     }
                 }
             };
-            let valued = match written {
-                Written::Value => true,
+            let mut to = (route.topic.as_str(), route.partitions, route.lane);
+            match (written, &route.dead_letters) {
                 // A table that turned out to have no key has no tombstones.
-                Written::Null if keyed => false,
-                Written::Null => continue,
-                Written::TooLarge { bytes } => {
+                (Written::Null, _) if !keyed => continue,
+                (Written::Value | Written::Null, _) => {}
+                (Written::TooLarge { bytes }, None) => {
                     return Err(diagnosis::of_large_row(&route.topic, bytes));
                 }
-            };
-            let keyless = || spread(&place.position, route.partitions);
+                (Written::TooLarge { bytes }, Some(dead)) => {
+                    self.out.dead_letter(dead, route, &place.transaction, &meta, bytes);
+                    to = (&dead.topic, dead.partitions, dead.lane);
+                }
+            }
+            let valued = written != Written::Null;
+            let keyless = || spread(&place.position, to.1);
             let out = Record {
-                topic: &route.topic,
+                topic: to.0,
                 partition: (!keyed).then(keyless),
                 key: keyed.then_some(self.out.key.as_slice()),
                 value: valued.then_some(self.out.value.as_slice()),
@@ -83,7 +89,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 headers: &self.out.headers,
                 ticket: place.ticket,
-                lane: route.lane,
+                lane: to.2,
             };
             self.sink.put(&out).await?;
         }
@@ -100,6 +106,9 @@ impl Engine {
         place: &Place,
         first_sub_index: u32,
     ) -> Result<u32, Fault> {
+        if !self.compiler.settings.truncates {
+            return Ok(first_sub_index);
+        }
         let Some((description, known)) = self.relations.get(relation) else {
             return Err(diagnosis::of_unknown_relation(relation));
         };
@@ -169,6 +178,35 @@ impl Buffers {
             marks::write(&route.plan, &self.notes, &mut self.headers);
         }
         Ok((keyed, written))
+    }
+
+    /// Puts in the place of a value that is too large what says so.
+    #[cold]
+    fn dead_letter(
+        &mut self,
+        to: &DeadLetters,
+        route: &Route,
+        transaction: &Transaction,
+        meta: &RecordMeta<'_>,
+        bytes: usize,
+    ) {
+        let fault = diagnosis::of_large_row(&route.topic, bytes);
+        let (table, reason) = (&route.table, fault.what.as_str());
+        tracing::warn!(%table, to = to.topic, code = fault.code.id(), "{reason}");
+        self.headers.clear();
+        self.value.clear();
+        avro::write_header(to.value_id.0, &mut self.value);
+        let letter = DeadLetter {
+            code: fault.code.id(),
+            reason,
+            schema: &table.schema,
+            table: &table.table,
+            topic: &route.topic,
+            position: meta.position,
+            lsn: meta.lsn,
+            transaction: *transaction,
+        };
+        letter.encode(&mut self.value);
     }
 
     fn shrink(&mut self) {

@@ -217,6 +217,34 @@ fn a_truncate_reaches_every_partition_of_every_table_it_empties(version: Version
 }
 
 #[test]
+fn tombstones_and_truncates_stay_away_where_nobody_wants_them() {
+    let shop = database("without tombstones");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY)");
+    let pipeline = Pipeline::of(&shop).with("tombstones", false).with("truncates", false);
+    let daemon = pipeline.start();
+    shop.execute(
+        "INSERT INTO orders VALUES (1), (2); UPDATE orders SET id = 3 WHERE id = 1;
+         DELETE FROM orders WHERE id = 2; TRUNCATE orders; INSERT INTO orders VALUES (4)",
+    );
+    let changes = delivered(&pipeline, "public.orders");
+    let briefs: Vec<_> = changes.iter().map(brief).collect();
+    let key = |id: u8| json!({ "id": id });
+    // The truncate is counted, so that ordinals do not depend on what is published.
+    assert_eq!(
+        briefs,
+        [
+            (0, 0, Op::Create, key(1)),
+            (1, 0, Op::Create, key(2)),
+            (2, 0, Op::Delete, key(1)),
+            (2, 2, Op::Create, key(3)),
+            (3, 0, Op::Delete, key(2)),
+            (5, 0, Op::Create, key(4)),
+        ]
+    );
+    daemon.terminate();
+}
+
+#[test]
 fn a_key_of_several_columns_has_them_in_the_order_of_the_key() {
     let shop = database("composite keys");
     shop.execute(

@@ -9,6 +9,7 @@ mod kafka;
 mod login;
 mod names;
 mod registry;
+mod rows;
 mod secrets;
 mod source;
 mod streaming;

@@ -8,6 +8,7 @@ pub mod avro;
 pub mod catalog;
 pub mod change;
 pub mod checkpoint;
+pub mod dead_letter;
 pub mod gap;
 pub mod intake;
 pub mod lsn;

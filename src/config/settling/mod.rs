@@ -15,7 +15,7 @@ use super::keys::Naming;
 use super::reading::{At, Key, MapEntry};
 use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot};
 use super::tables::MAX_IDENTIFIER_BYTES;
-use super::typed::{self, Envelope, Profile, value_or};
+use super::typed::{self, Envelope, LargeRows, Profile, value_or};
 
 /// Where metrics and health are served unless told otherwise.
 const DEFAULT_LISTEN: SocketAddr =
@@ -23,6 +23,9 @@ const DEFAULT_LISTEN: SocketAddr =
 
 /// Where open transactions are spooled unless told otherwise.
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
+
+/// No field of Postgres is larger; Kafka takes far less unless it is told otherwise.
+const DEFAULT_MAX_ROW_BYTES: usize = 1 << 30;
 
 /// What slots and publications are called, before the pipeline's name.
 const DEFAULT_NAME_PREFIX: &str = "waltide_";
@@ -126,9 +129,17 @@ impl Settling<'_> {
             registry: registry?,
             profile: value_or(&typed.profile, Profile::Waltide),
             envelope: value_or(&typed.envelope, Envelope::Full),
+            tombstones: value_or(&typed.tombstones, true),
+            truncates: value_or(&typed.truncates, true),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
+            max_row_bytes: typed
+                .max_row_bytes
+                .value()
+                .and_then(|count| usize::try_from(count.0).ok())
+                .unwrap_or(DEFAULT_MAX_ROW_BYTES),
+            large_rows: value_or(&typed.large_rows, LargeRows::Halt),
             table_options: options?,
         })
     }

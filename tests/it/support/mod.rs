@@ -20,7 +20,7 @@ mod order;
 mod pipeline;
 mod position;
 mod random;
-mod text;
+pub(crate) mod text;
 
 use std::time::Duration;
 

@@ -77,7 +77,7 @@ fn needs_quotes(text: &str) -> bool {
         || text.contains(|c: char| matches!(c, '{' | '}' | ',' | '"' | '\\') || c.is_whitespace())
 }
 
-fn timestamp(us: i64) -> String {
+pub(crate) fn timestamp(us: i64) -> String {
     let day = date(us.div_euclid(DAY_US));
     let (day, era) = match day.strip_suffix(" BC") {
         Some(day) => (day, " BC"),
@@ -86,7 +86,7 @@ fn timestamp(us: i64) -> String {
     format!("{day} {}{era}", time(us.rem_euclid(DAY_US)))
 }
 
-fn time(us: i64) -> String {
+pub(crate) fn time(us: i64) -> String {
     let (seconds, fraction) = (us / 1_000_000, us % 1_000_000);
     let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     match fraction {
@@ -96,7 +96,7 @@ fn time(us: i64) -> String {
 }
 
 /// A day counted from 1970, in the Gregorian calendar; years before 1 are BC.
-fn date(day: i64) -> String {
+pub(crate) fn date(day: i64) -> String {
     // Eras of 400 years that begin on the first of March, so that the leap day comes last.
     let day = day + 719_468;
     let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
