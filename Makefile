@@ -1,6 +1,6 @@
 # `make help` lists what there is: each target that has a description behind two hashes.
 .DEFAULT_GOAL := help
-.PHONY: help deps demo servers check test test-full bench fuzz deny clean
+.PHONY: help deps demo servers check test test-full bench instructions fuzz deny clean
 
 CARGO ?= cargo
 # How long each fuzz target runs.
@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## look for what is needed to build and test, and install what is missing
 	@scripts/deps.sh
@@ -34,6 +34,9 @@ test-full: check ## all tests with the documented figures; writes docs/reports/t
 
 bench: deps ## rows a second, CPU and memory from Postgres to Kafka, beside pg_recvlogical
 	$(CARGO) bench --locked --bench end_to_end
+
+instructions: deps ## instructions a row takes in decoder and encoder, against the committed figures
+	@scripts/instructions.sh
 
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60)
 	@command -v cargo-fuzz >/dev/null || { echo "fuzz: cargo install --locked cargo-fuzz" >&2; exit 1; }

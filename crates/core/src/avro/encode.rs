@@ -110,16 +110,13 @@ impl Plan {
         };
         let mut fields = [Field::Null; MAX_COLUMNS];
         self.gather(tuple, &mut fields).map_err(|at| self.error(at))?;
-        if let (true, Some(old)) = (fields.contains(&Field::Unchanged), old) {
-            // A key column out of line that did not change: the old key has it.
-            for (field, position) in fields.iter_mut().zip(&self.key) {
-                if *field == Field::Unchanged {
-                    *field = sent_before(row_of(old), *position);
-                }
-            }
-        }
-        for (position, field) in self.key.iter().zip(fields) {
+        for (position, field) in self.key.iter().zip(&fields) {
             let Some(column) = self.columns.get(*position) else { continue };
+            // A key column out of line that did not change: the old key has it.
+            let field = match (*field, old) {
+                (Field::Unchanged, Some(old)) => sent_before(row_of(old), *position),
+                (field, _) => field,
+            };
             let written = match field {
                 Field::Binary(bytes) => each(column, Some(Datum::Binary(bytes))),
                 Field::Text(text) => each(column, Some(Datum::Text(text))),
@@ -141,7 +138,7 @@ impl Plan {
         fields: &mut [Field<'a>; MAX_COLUMNS],
     ) -> Result<(), At> {
         self.check(tuple)?;
-        for (column, field) in self.columns.iter().zip(tuple.fields()) {
+        for (column, field) in self.columns.iter().zip(tuple.fields()).take(self.key_end) {
             if let Some(slot) = column.key_index.and_then(|index| fields.get_mut(index)) {
                 *slot = field;
             }
