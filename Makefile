@@ -1,6 +1,6 @@
 # `make help` lists what there is: each target that has a description behind two hashes.
 .DEFAULT_GOAL := help
-.PHONY: help deps demo servers check test test-full bench instructions fuzz deny clean
+.PHONY: help deps demo servers check test test-full plants bench instructions fuzz deny clean
 
 CARGO ?= cargo
 # How long each fuzz target runs.
@@ -31,6 +31,9 @@ test: check ## check, then all tests, against real servers
 
 test-full: check ## all tests with the documented figures; writes docs/reports/test-full.md
 	scripts/test-full.sh
+
+plants: deps ## plant known bugs one by one, and see the test that must catch each fail
+	@scripts/plants.sh
 
 bench: deps ## rows a second, CPU and memory from Postgres to Kafka, beside pg_recvlogical
 	$(CARGO) bench --locked --bench end_to_end

@@ -286,8 +286,8 @@ fn a_partition_attached_while_rows_flow_is_seen_as_the_table_above_it() {
     assert_each_once_and_in_order(&changes);
     assert_table_is(&shop.session(), "readings", &Table::fold(&changes));
     let topics = Stack::shared().kafka().topics();
-    let ours: Vec<&String> =
-        topics.iter().filter(|topic| topic.starts_with(pipeline.name())).collect();
+    let tables = format!("{}.public.", pipeline.name());
+    let ours: Vec<&String> = topics.iter().filter(|topic| topic.starts_with(&tables)).collect();
     assert_eq!(ours, [pipeline.topic("public.readings").name()], "one topic for all partitions");
     daemon.terminate();
 }
