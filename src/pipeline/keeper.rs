@@ -48,6 +48,8 @@ pub(super) struct Keeper {
     pub(super) writer: CheckpointWriter,
     /// What was last written, and what the next one carries over.
     pub(super) last: Checkpoint,
+    /// Who wrote the checkpoint this life began with, and when.
+    pub(super) base: Option<(String, i64)>,
     pub(super) slot: Holding,
 }
 
@@ -114,6 +116,10 @@ impl Keeper {
         let (stop, stopped) = oneshot::channel();
         let work = Work { keeper: self, desk, positions, ends, status };
         Keeping { stop, task: control.spawn(work.run(stopped)) }
+    }
+
+    fn base(&self) -> Option<(&String, i64)> {
+        self.base.as_ref().map(|(instance, at)| (instance, *at))
     }
 
     /// Writes a checkpoint.
@@ -229,6 +235,10 @@ impl Work {
     fn still_ours(&self, found: Option<Checkpoint>) -> Result<(), Fault> {
         match found {
             Some(found) if found.instance == self.keeper.last.instance => Ok(()),
+            // Nothing of this life has been written yet.
+            Some(found) if Some((&found.instance, found.written_at_us)) == self.keeper.base() => {
+                Ok(())
+            }
             Some(found) => Err(Fault::new(
                 Code::Superseded,
                 format!("daemon {} has written a checkpoint of this pipeline", found.instance),

@@ -234,7 +234,7 @@ impl Decision {
             ..recovery::birth(settings, &self.held.facts)
         };
         let slot = self.held.holding;
-        let mut keeper = Keeper { memory, writer, last: last.clone(), slot };
+        let mut keeper = Keeper { memory, writer, last: last.clone(), base: None, slot };
         keeper.write(last).await.map_err(failed)?;
         // Whether the server hears the last word or not: the checkpoint counts.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.held.told.end(self.held.reader))

@@ -57,6 +57,7 @@ pub(super) async fn recover(
     let decision = decision.map_err(|stop| diagnosis::of_stop(&stop, &settings.name))?;
     let coverage = fingerprint(published);
     let is_new = found.is_none();
+    let base = found.as_ref().map(|found| (found.instance.clone(), found.written_at_us));
     let mut last = found.unwrap_or_else(|| birth(settings, facts));
     if !is_new && last.publication_fingerprint != coverage {
         tracing::info!(
@@ -74,7 +75,7 @@ pub(super) async fn recover(
         instance: instance(),
         ..last
     };
-    let mut keeper = Keeper { memory, writer, last: next.clone(), slot };
+    let mut keeper = Keeper { memory, writer, last: next.clone(), base, slot };
     let start = decision.start();
     if let Resume::Birth { .. } | Resume::Adopt { .. } = decision {
         next.end_lsn = EndLsn(start.lsn());
