@@ -3,6 +3,7 @@
 mod connection;
 mod error;
 mod gear;
+mod polled;
 mod producer;
 mod topics;
 

@@ -141,7 +141,7 @@ fn a_daemon_cut_off_while_kafka_hangs_repeats_nothing_out_of_order() {
         ));
     }
     eventually("records wait for Kafka", SOON, || {
-        (daemon.status()["records_in_flight"].as_u64()? >= 2000).then_some(())
+        (daemon.status()["records_in_flight"].as_u64()? >= 500).then_some(())
     });
     cut_off(&shop, &pipeline);
     daemon.wait_for_state("waiting");
