@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig};
 
 /// How long the thread waits without looking whether it is still wanted. What is reported wakes
 /// it at once.
@@ -48,8 +48,10 @@ impl<C: ProducerContext + 'static> Deref for Polled<C> {
 }
 
 impl<C: ProducerContext + 'static> Drop for Polled<C> {
-    /// The client goes with its thread, a moment later: nobody has to wait for it.
+    /// The client goes with its thread, a moment later: nobody has to wait for it. What it has
+    /// not sent goes at once, for another may send the same by then.
     fn drop(&mut self) {
+        self.client.purge(PurgeConfig::default().queue().inflight());
         self.ended.store(true, Ordering::Relaxed);
     }
 }
