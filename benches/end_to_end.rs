@@ -36,7 +36,7 @@ struct Workload {
 fn workload(name: &str, rows: u64) -> Workload {
     let ten = "id bigint PRIMARY KEY, a int, b int, c bigint, d text, e text,
                f numeric(12,2), g timestamptz, h boolean, i text";
-    let ten_values = "n + g, g, g * 2, g * 1000000, md5(g::text) || md5((g + 1)::text),
+    let ten_values = "n + g, g, g * 2, g * 1000000::bigint, md5(g::text) || md5((g + 1)::text),
                       'some text for row ' || g, g * 1.25, now(), g % 2 = 0, repeat('x', 60)";
     let list = |text: fn(u32) -> String| (1..100).map(text).collect::<Vec<_>>().join(", ");
     let (columns, values, per_transaction) = match name {
