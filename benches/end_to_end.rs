@@ -1,13 +1,16 @@
 //! From a backlog in Postgres to records that Kafka has acknowledged, beside what
 //! `pg_recvlogical` takes to drain the same backlog to /dev/null.
 //!
-//! `make bench`; `WALTIDE_BENCH_ROWS` (1,000,000) and `WALTIDE_BENCH_ROUNDS` (5) scale it. Clocks
-//! of shared machines are noisy: judge by the ratio within a round and by CPU seconds.
+//! `make bench`; `WALTIDE_BENCH_ROWS` (1,000,000) and `WALTIDE_BENCH_ROUNDS` (5) scale it,
+//! `WALTIDE_BENCH_WORKLOAD` asks for other rows: see [`workload`]. The backlog is written once,
+//! and each that drains it gets a copy of the slot that stands before it. Clocks of shared
+//! machines are noisy: judge by the ratio within a round and by CPU seconds.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,16 +23,69 @@ const HTTP: &str = "127.0.0.1:19464";
 /// No round takes longer on any machine worth measuring on.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-const TABLE: &str =
-    "CREATE TABLE rows (id bigint PRIMARY KEY, a int, b int, c bigint, d text, e text,
-                     f numeric(12,2), g timestamptz, h boolean, i text)";
+/// Rows and how they are written.
+struct Workload {
+    columns: String,
+    /// Written before the backlog, for it to change.
+    seed: Option<String>,
+    /// One transaction: `n` is its first row, less one, and `g` counts its rows.
+    statement: String,
+    per_transaction: u64,
+}
+
+fn workload(name: &str, rows: u64) -> Workload {
+    let ten = "id bigint PRIMARY KEY, a int, b int, c bigint, d text, e text,
+               f numeric(12,2), g timestamptz, h boolean, i text";
+    let ten_values = "n + g, g, g * 2, g * 1000000::bigint, md5(g::text) || md5((g + 1)::text),
+                      'some text for row ' || g, g * 1.25, now(), g % 2 = 0, repeat('x', 60)";
+    let list = |text: fn(u32) -> String| (1..100).map(text).collect::<Vec<_>>().join(", ");
+    let (columns, values, per_transaction) = match name {
+        "ten" => (ten.to_owned(), ten_values.to_owned(), 1_000),
+        "updates" => (ten.to_owned(), ten_values.to_owned(), 10),
+        "one-transaction" => (ten.to_owned(), ten_values.to_owned(), rows),
+        "tiny" => ("id bigint PRIMARY KEY, a int".to_owned(), "n + g, g".to_owned(), 1_000),
+        "wide" => {
+            let columns = list(|column| format!("c{column} int"));
+            let values = list(|column| format!("g + {column}"));
+            (format!("id bigint PRIMARY KEY, {columns}"), format!("n + g, {values}"), 100)
+        }
+        // 100 kB that do not compress, so that they are stored as long as they are.
+        "toast" => {
+            let text =
+                "(SELECT string_agg(md5((g * i)::text), '') FROM generate_series(1, 3125) i)";
+            ("id bigint PRIMARY KEY, a text".to_owned(), format!("n + g, {text}"), 10)
+        }
+        _ => panic!("workloads are ten, updates, one-transaction, tiny, wide and toast"),
+    };
+    let insert =
+        |step| format!("INSERT INTO rows SELECT {values} FROM generate_series(1, {step}) g");
+    let (seed, statement) = match name {
+        "updates" => {
+            let update = "UPDATE rows SET a = a + 1 WHERE id BETWEEN n + 1 AND n + 10".to_owned();
+            (Some(insert(per_transaction)), update)
+        }
+        _ => (None, insert(per_transaction)),
+    };
+    Workload { columns, seed, statement, per_transaction }
+}
 
 /// One round's figures.
 struct Round {
     rival_s: Option<f64>,
+    rival_unix_s: Option<f64>,
     ours_s: f64,
     cpu_s: f64,
+    walsender_s: f64,
     peak_kib: u64,
+}
+
+/// A backlog, and a slot that stands before it.
+struct Bench {
+    database: Database,
+    config: PathBuf,
+    rows: u64,
+    /// Of the daemon; its publication is called the same.
+    slot: String,
 }
 
 fn main() {
@@ -38,81 +94,120 @@ fn main() {
     };
     let rows = number("WALTIDE_BENCH_ROWS", 1_000_000);
     let rounds = number("WALTIDE_BENCH_ROUNDS", 5);
-    let stack = Stack::shared();
-    eprintln!("{rounds} rounds of {rows} rows of ten columns, in transactions of 1,000");
-    let measured: Vec<Round> = (0..rounds).map(|round| measure(stack, rows, round)).collect();
-    report(rows, &measured);
+    let name = std::env::var("WALTIDE_BENCH_WORKLOAD").unwrap_or_else(|_| "ten".to_owned());
+    eprintln!("{rounds} rounds of {rows} rows, workload {name}");
+    let bench = Bench::prepare(Stack::shared(), &workload(&name, rows), rows);
+    let measured: Vec<Round> = (0..rounds).map(|round| bench.measure(round)).collect();
+    report(&name, rows, &measured);
 }
 
-fn measure(stack: &Stack, rows: u64, round: u64) -> Round {
-    let database = stack.database(Version::V17, "bench");
-    database.execute(TABLE);
-    let config = config(stack, &database);
-    // The first run makes publication and slot; the backlog is written behind them.
-    let daemon = start(&config);
-    until("the daemon is ready", || status().filter(|status| status["state"] == "streaming"));
-    daemon.signal("TERM");
-    assert_eq!(daemon.wait(PATIENCE), Some(0), "{}", daemon.log());
-    let name = database.prefix().replace('-', "_");
-    database
-        .execute(&format!("SELECT pg_create_logical_replication_slot('{name}_rival', 'pgoutput')"));
-    database.execute(&format!(
-        "DO $$ BEGIN FOR k IN 0..{last} LOOP
-           INSERT INTO rows SELECT k * 1000 + g, g, g * 2, g * 1000000,
-             md5(g::text) || md5((g + 1)::text), 'some text for row ' || g, g * 1.25, now(),
-             g % 2 = 0, repeat('x', 60) FROM generate_series(1, 1000) g;
-           COMMIT; END LOOP; END $$",
-        last = rows / 1_000 - 1
-    ));
-    let rival_s = rival(&database, &name);
-    let daemon = start(&config);
-    until("changes flow", || status().filter(|status| status["state"] == "streaming"));
-    let started = Instant::now();
-    until("everything is delivered", || {
-        status().filter(|status| {
-            status["records"].as_u64() >= Some(rows) && status["records_in_flight"] == 0
-        })
-    });
-    let ours_s = started.elapsed().as_secs_f64();
-    let (cpu_s, peak_kib) = used(daemon.pid());
-    daemon.signal("TERM");
-    assert_eq!(daemon.wait(PATIENCE), Some(0), "{}", daemon.log());
-    let figures = Round { rival_s, ours_s, cpu_s, peak_kib };
-    eprintln!("round {}: {}", round + 1, line(rows, &figures));
-    figures
-}
+impl Bench {
+    fn prepare(stack: &Stack, workload: &Workload, rows: u64) -> Self {
+        let database = stack.database(Version::V17, "bench");
+        database.execute(&format!("CREATE TABLE rows ({})", workload.columns));
+        let step = workload.per_transaction;
+        if let Some(seed) = &workload.seed {
+            write(&database, seed, rows, step);
+        }
+        let config = config(stack, &database);
+        // The first run makes publication and slot; the backlog is written behind them.
+        let daemon = start(&config);
+        until("the daemon is ready", || status().filter(|status| status["state"] == "streaming"));
+        stop(&daemon);
+        let slot = format!("waltide_{}", database.prefix().replace('-', "_"));
+        let bench = Self { database, config, rows: rows / step * step, slot };
+        bench.copy_slot(&bench.slot, &bench.other_slot("before"));
+        write(&bench.database, &workload.statement, rows, step);
+        bench
+    }
 
-/// The seconds that `pg_recvlogical` takes with the same options, where it is installed.
-fn rival(database: &Database, name: &str) -> Option<f64> {
-    let end = database.value("SELECT pg_current_wal_lsn()");
-    let started = Instant::now();
-    let ended = Command::new("pg_recvlogical")
-        .args([
-            "-d",
-            &database.url(),
-            "--slot",
-            &format!("{name}_rival"),
-            "--start",
-            "-f",
-            "/dev/null",
-        ])
-        .args(["-o", "proto_version=4", "-o", "binary=true"])
-        .args(["-o", &format!("publication_names=waltide_{name}"), "--endpos", &end, "--no-loop"])
-        .stdin(Stdio::null())
-        .status();
-    match ended {
-        Ok(status) if status.success() => Some(started.elapsed().as_secs_f64()),
-        Ok(status) => panic!("pg_recvlogical ended with {status}"),
-        Err(error) => {
-            eprintln!("without pg_recvlogical there is no ratio: {error}");
-            None
+    fn other_slot(&self, what: &str) -> String {
+        format!("{}_{what}", self.slot)
+    }
+
+    fn copy_slot(&self, from: &str, to: &str) {
+        self.database
+            .execute(&format!("SELECT pg_copy_logical_replication_slot('{from}', '{to}')"));
+    }
+
+    fn drop_slot(&self, slot: &str) {
+        // The walsender of the last reader lets go of it a moment after the reader has left.
+        let free =
+            format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        until("the slot is free", || (self.database.value(&free) == "t").then_some(()));
+        self.database.execute(&format!("SELECT pg_drop_replication_slot('{slot}')"));
+    }
+
+    fn measure(&self, round: u64) -> Round {
+        let url = self.database.url();
+        let socket = self.database.postgres().socket_directory();
+        let unix = url.rsplit_once('/').map(|(_, name)| {
+            let port = self.database.postgres().port();
+            format!("host={} port={port} user=postgres dbname={name}", socket.display())
+        });
+        let rival_s = self.rival(&url);
+        let rival_unix_s = unix.and_then(|unix| self.rival(&unix));
+        self.drop_slot(&self.slot);
+        self.copy_slot(&self.other_slot("before"), &self.slot);
+        let daemon = start(&self.config);
+        until("changes flow", || status().filter(|status| status["state"] == "streaming"));
+        let started = Instant::now();
+        let walsender = self.database.value(&format!(
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'",
+            self.slot
+        ));
+        until("everything is delivered", || {
+            status().filter(|status| {
+                status["records"].as_u64() >= Some(self.rows) && status["records_in_flight"] == 0
+            })
+        });
+        let ours_s = started.elapsed().as_secs_f64();
+        let (cpu_s, peak_kib) = used(&daemon.pid().to_string());
+        let (walsender_s, _) = used(&walsender);
+        stop(&daemon);
+        let figures = Round { rival_s, rival_unix_s, ours_s, cpu_s, walsender_s, peak_kib };
+        eprintln!("round {}: {}", round + 1, line(self.rows, &figures));
+        figures
+    }
+
+    /// The seconds that `pg_recvlogical` takes with the same options, where it is installed.
+    fn rival(&self, url: &str) -> Option<f64> {
+        let slot = self.other_slot("rival");
+        self.copy_slot(&self.other_slot("before"), &slot);
+        let end = self.database.value("SELECT pg_current_wal_lsn()");
+        let publication = format!("publication_names={}", self.slot);
+        let started = Instant::now();
+        let ended = Command::new("pg_recvlogical")
+            .args(["-d", url, "--slot", &slot, "--start", "-f", "/dev/null"])
+            .args(["-o", "proto_version=4", "-o", "binary=true", "-o", &publication])
+            .args(["--endpos", &end, "--no-loop"])
+            .stdin(Stdio::null())
+            .status();
+        let took = started.elapsed().as_secs_f64();
+        self.drop_slot(&slot);
+        match ended {
+            Ok(status) if status.success() => Some(took),
+            Ok(status) => panic!("pg_recvlogical ended with {status}"),
+            Err(error) => {
+                eprintln!("without pg_recvlogical there is no ratio: {error}");
+                None
+            }
         }
     }
 }
 
+/// Runs a statement of so many rows until all are written, each time in a transaction.
+fn write(database: &Database, statement: &str, rows: u64, step: u64) {
+    let last = rows / step - 1;
+    database.execute(&format!(
+        "DO $$ DECLARE n bigint; BEGIN FOR k IN 0..{last} LOOP
+           n := k::bigint * {step}; {statement}; COMMIT; END LOOP; END $$"
+    ));
+}
+
 /// A file that goes with the database's name into the build's own directory.
-fn config(stack: &Stack, database: &Database) -> std::path::PathBuf {
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+fn config(stack: &Stack, database: &Database) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = directory.join(format!("{}.yaml", database.prefix()));
     let text = json!({
         "pipelines": { database.prefix(): {
@@ -127,10 +222,15 @@ fn config(stack: &Stack, database: &Database) -> std::path::PathBuf {
     path
 }
 
-fn start(config: &std::path::Path) -> Process {
+fn start(config: &Path) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
     command.arg("run").arg("--config").arg(config);
     Process::start("waltide", &command)
+}
+
+fn stop(daemon: &Process) {
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(PATIENCE), Some(0), "{}", daemon.log());
 }
 
 /// What the daemon says of its pipeline; none while it does not answer.
@@ -150,7 +250,7 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// CPU seconds and the largest resident size of a process.
-fn used(pid: u32) -> (f64, u64) {
+fn used(pid: &str) -> (f64, u64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let ticks: u64 =
@@ -166,37 +266,53 @@ fn used(pid: u32) -> (f64, u64) {
 #[expect(clippy::cast_precision_loss, reason = "rows of one run are far below 2^52")]
 fn line(rows: u64, round: &Round) -> String {
     let per_s = |seconds: f64| rows as f64 / seconds;
+    let per_million = |seconds: f64| seconds * 1e6 / rows as f64;
     let mut text = format!(
-        "{:>9.0} rows/s | {:>5.2} CPU s per million | {:>5.1} MiB peak",
+        "{:>9.0} rows/s | {:>5.2} CPU s per million | {:>5.1} MiB peak | walsender {:>5.2}",
         per_s(round.ours_s),
-        round.cpu_s * 1e6 / rows as f64,
+        per_million(round.cpu_s),
         round.peak_kib as f64 / 1024.0,
+        per_million(round.walsender_s),
     );
     if let Some(rival_s) = round.rival_s {
         let ratio = rival_s / round.ours_s;
         let _ = write!(text, " | pg_recvlogical {:>9.0} rows/s | ratio {ratio:.2}", per_s(rival_s));
     }
+    if let Some(rival_s) = round.rival_unix_s {
+        let _ = write!(text, " | over its Unix socket {:>9.0}", per_s(rival_s));
+    }
     text
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what was asked for")]
-fn report(rows: u64, rounds: &[Round]) {
-    let median = |mut values: Vec<f64>| {
+fn report(workload: &str, rows: u64, rounds: &[Round]) {
+    let sorted = |figure: fn(&Round) -> Option<f64>| {
+        let mut values: Vec<f64> = rounds.iter().filter_map(figure).collect();
         values.sort_by(f64::total_cmp);
+        values
+    };
+    let median = |figure| {
+        let values = sorted(figure);
         values.get(values.len() / 2).copied()
     };
-    let of = |figure: fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(figure).collect());
     let middle = Round {
-        rival_s: of(|round| round.rival_s),
-        ours_s: of(|round| Some(round.ours_s)).unwrap_or(0.0),
-        cpu_s: of(|round| Some(round.cpu_s)).unwrap_or(0.0),
+        rival_s: median(|round| round.rival_s),
+        rival_unix_s: median(|round| round.rival_unix_s),
+        ours_s: median(|round| Some(round.ours_s)).unwrap_or(0.0),
+        cpu_s: median(|round| Some(round.cpu_s)).unwrap_or(0.0),
+        walsender_s: median(|round| Some(round.walsender_s)).unwrap_or(0.0),
         peak_kib: rounds.iter().map(|round| round.peak_kib).max().unwrap_or(0),
     };
-    let ratio = of(|round| Some(round.rival_s? / round.ours_s));
     eprintln!("median:  {}", line(rows, &middle));
+    // Each list from the smallest to the largest: median and spread can be read off.
     let summary = json!({
-        "rows": rows, "rounds": rounds.len(), "seconds": middle.ours_s, "cpu_seconds": middle.cpu_s,
-        "peak_kib": middle.peak_kib, "pg_recvlogical_seconds": middle.rival_s, "ratio": ratio,
+        "workload": workload, "rows": rows, "rounds": rounds.len(), "peak_kib": middle.peak_kib,
+        "seconds": sorted(|round| Some(round.ours_s)),
+        "cpu_seconds": sorted(|round| Some(round.cpu_s)),
+        "walsender_cpu_seconds": sorted(|round| Some(round.walsender_s)),
+        "pg_recvlogical_seconds": sorted(|round| round.rival_s),
+        "pg_recvlogical_unix_seconds": sorted(|round| round.rival_unix_s),
+        "ratio": sorted(|round| Some(round.rival_s? / round.ours_s)),
     });
     println!("{summary}");
 }

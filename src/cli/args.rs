@@ -126,12 +126,14 @@ pub struct Recover {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 #[group(required = true, multiple = false)]
 pub struct RecoverWay {
-    /// The slot was lost or moved, the source is another one, or topics were cut back: go on from
-    /// where the slot stands, without what is missing
+    /// Go on from where the slot stands, without what is missing
+    ///
+    /// For a slot that was lost or moved, another source, topics that were cut back.
     #[arg(long)]
     pub accept_gap: bool,
-    /// The checkpoint is lost, or something else has filled the topics: go on from where the slot
-    /// stands, with the topics as they are
+    /// Go on from where the slot stands, with the topics as they are
+    ///
+    /// For a checkpoint that is lost, and topics that something else has filled.
     #[arg(long)]
     pub adopt: bool,
 }

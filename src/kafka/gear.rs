@@ -8,6 +8,8 @@
 //! `linger.ms` alone. They are changed only when nothing is on its way: what was handed over
 //! before is acknowledged before what comes after is sent, and the order holds.
 
+use std::time::{Duration, Instant};
+
 /// A producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gear {
@@ -21,8 +23,16 @@ pub(super) enum Gear {
 /// has, and what a broker takes in a millisecond or two.
 const BEHIND: u64 = 500;
 
-/// Records on their way at which it has caught up.
-const CAUGHT_UP: u64 = 50;
+/// Records on their way below which it has nearly caught up.
+const FEW: u64 = 50;
+
+/// So many records delivered one after another with few on their way: it has caught up. More than
+/// few, or the tail of every batch would look like it.
+const CALM: u64 = 200;
+
+/// Nothing on its way for so long: it has caught up. Less may be a reader that had to wait for its
+/// turn on a busy machine.
+const REST: Duration = Duration::from_millis(10);
 
 /// Follows what is on its way, and chooses.
 #[derive(Debug)]
@@ -30,21 +40,30 @@ pub(super) struct Gearbox {
     engaged: Gear,
     wanted: Gear,
     on_the_way: u64,
+    /// Delivered since there were more than few on their way.
+    calm: u64,
+    /// When the last record on its way arrived.
+    resting_since: Instant,
 }
 
 impl Gearbox {
     pub(super) fn new() -> Self {
-        Self { engaged: Gear::Quick, wanted: Gear::Quick, on_the_way: 0 }
+        let (engaged, wanted) = (Gear::Quick, Gear::Quick);
+        Self { engaged, wanted, on_the_way: 0, calm: 0, resting_since: Instant::now() }
     }
 
     /// Where the next record goes; `None` while what is on its way must arrive first.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Gear> {
+        let rested = || self.resting_since.elapsed() >= REST;
+        if self.on_the_way == 0 && self.engaged == Gear::Bulk && rested() {
+            self.wanted = Gear::Quick;
+        }
         if self.wanted != self.engaged {
             if self.on_the_way > 0 {
                 return None;
             }
-            self.engaged = self.wanted;
+            (self.engaged, self.calm) = (self.wanted, 0);
         }
         Some(self.engaged)
     }
@@ -66,8 +85,15 @@ impl Gearbox {
     /// Records have arrived.
     pub(super) fn delivered(&mut self, count: u64) {
         self.on_the_way = self.on_the_way.saturating_sub(count);
-        if self.on_the_way < CAUGHT_UP && self.engaged == Gear::Bulk {
+        if self.engaged == Gear::Quick {
+            return;
+        }
+        self.calm = if self.on_the_way < FEW { self.calm + count.min(FEW) } else { 0 };
+        if self.calm >= CALM {
             self.wanted = Gear::Quick;
+        }
+        if self.on_the_way == 0 {
+            self.resting_since = Instant::now();
         }
     }
 }
@@ -98,12 +124,35 @@ mod tests {
         assert_eq!(gears.next(), None);
         gears.delivered(1);
         assert_eq!(gears.next(), Some(Gear::Bulk));
+    }
+
+    #[test]
+    fn a_stream_that_has_caught_up_is_quick_again() {
+        let mut gears = Gearbox::new();
+        send(&mut gears, BEHIND);
+        gears.delivered(BEHIND);
         assert_eq!(send(&mut gears, 9 * BEHIND), 9 * BEHIND);
-        gears.delivered(9 * BEHIND - CAUGHT_UP);
-        assert_eq!(gears.next(), Some(Gear::Bulk));
-        gears.delivered(1);
+        gears.delivered(9 * BEHIND - 1);
+        assert_eq!(gears.next(), Some(Gear::Bulk), "the tail of a batch");
+        for _ in FEW..CALM {
+            assert_eq!(gears.next(), Some(Gear::Bulk));
+            gears.sent();
+            gears.delivered(1);
+        }
         assert_eq!(gears.next(), None);
-        gears.delivered(CAUGHT_UP - 1);
+        gears.delivered(1);
+        assert_eq!(gears.next(), Some(Gear::Quick));
+    }
+
+    #[test]
+    fn a_stream_that_rested_is_quick_again() {
+        let mut gears = Gearbox::new();
+        send(&mut gears, BEHIND);
+        gears.delivered(BEHIND);
+        assert_eq!(send(&mut gears, BEHIND), BEHIND);
+        gears.delivered(BEHIND);
+        assert_eq!(gears.next(), Some(Gear::Bulk), "a short rest says nothing");
+        std::thread::sleep(REST);
         assert_eq!(gears.next(), Some(Gear::Quick));
     }
 

@@ -6,6 +6,7 @@ mod error;
 mod gear;
 mod headers;
 mod offsets;
+mod polled;
 mod producer;
 mod topics;
 

@@ -14,12 +14,13 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
 use super::connection::Complaints;
 use super::gear::{Gear, Gearbox};
+use super::polled::Polled;
 use super::{Error, Headers, Settings};
 
 /// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
@@ -198,8 +199,8 @@ impl ProducerContext for Reporter {
 
 /// The way to Kafka.
 pub struct Producer {
-    quick: ThreadedProducer<Reporter>,
-    bulk: ThreadedProducer<Reporter>,
+    quick: Polled<Reporter>,
+    bulk: Polled<Reporter>,
     gears: Gearbox,
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
@@ -219,10 +220,9 @@ impl Producer {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let reports = Arc::default();
+        let reports: Arc<Reports> = Arc::default();
         let client = |linger_ms: &str| {
-            producer_config(settings, linger_ms)
-                .create_with_context(Reporter(Arc::clone(&reports)))
+            Polled::new(&producer_config(settings, linger_ms), Reporter(Arc::clone(&reports)))
                 .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
         };
         let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);

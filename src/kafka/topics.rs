@@ -8,10 +8,11 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::producer::{Producer as _, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
+use super::polled::Polled;
 use super::{Error, Settings};
 
 /// How long a broker may take to answer a question.
@@ -51,7 +52,7 @@ impl fmt::Display for TopicOptions {
 /// message of a failure and grows as long as a broker is away. So there is one of those only while
 /// a topic is made.
 pub struct Admin {
-    client: Arc<ThreadedProducer<Listening>>,
+    client: Arc<Polled<Listening>>,
     settings: Settings,
 }
 
@@ -67,9 +68,7 @@ impl Admin {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let client = settings
-            .client()
-            .create_with_context(Listening::default())
+        let client = Polled::new(&settings.client(), Listening::default())
             .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
         Ok(Self { client: Arc::new(client), settings: settings.clone() })
     }

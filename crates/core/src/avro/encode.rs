@@ -1,7 +1,6 @@
 //! Rows become bytes. On the row path: nothing here allocates, locks or looks up by name.
 
 use super::error::{DataError, Problem};
-use super::key::MAX_COLUMNS;
 use super::notes::{Notes, Path};
 use super::options::Envelope;
 use super::plan::{Column, ColumnPlan, Plan};
@@ -108,14 +107,14 @@ impl Plan {
             Record::Create { old, new } | Record::Update { old, new } => (new, old),
             Record::Delete(old) | Record::Tombstone(old) => (row_of(old), None),
         };
-        let mut fields = [Field::Null; MAX_COLUMNS];
-        self.gather(tuple, &mut fields).map_err(|at| self.error(at))?;
-        for (position, field) in self.key.iter().zip(&fields) {
+        self.check(tuple).map_err(|at| self.error(at))?;
+        for position in &self.key {
             let Some(column) = self.columns.get(*position) else { continue };
-            // A key column out of line that did not change: the old key has it.
-            let field = match (*field, old) {
-                (Field::Unchanged, Some(old)) => sent_before(row_of(old), *position),
-                (field, _) => field,
+            // A key has few columns, most often the first ones: to walk to each is the least work.
+            let field = match (tuple.fields().nth(*position), old) {
+                // A key column out of line that did not change: the old key has it.
+                (Some(Field::Unchanged), Some(old)) => sent_before(row_of(old), *position),
+                (field, _) => field.unwrap_or(Field::Null),
             };
             let written = match field {
                 Field::Binary(bytes) => each(column, Some(Datum::Binary(bytes))),
@@ -127,21 +126,6 @@ impl Plan {
                 }
             };
             written.map_err(|fault| self.error(At::column(*position, fault)))?;
-        }
-        Ok(())
-    }
-
-    /// Picks the key's fields out of a row, in key order.
-    fn gather<'a>(
-        &self,
-        tuple: Tuple<'a>,
-        fields: &mut [Field<'a>; MAX_COLUMNS],
-    ) -> Result<(), At> {
-        self.check(tuple)?;
-        for (column, field) in self.columns.iter().zip(tuple.fields()).take(self.key_end) {
-            if let Some(slot) = column.key_index.and_then(|index| fields.get_mut(index)) {
-                *slot = field;
-            }
         }
         Ok(())
     }

@@ -26,8 +26,6 @@ pub struct Plan {
     pub(super) columns: Box<[Column]>,
     /// Positions of the key's columns, in key order.
     pub(super) key: Box<[usize]>,
-    /// Behind the last of them in the relation.
-    pub(super) key_end: usize,
     pub(super) profile: Profile,
     pub(super) envelope: Envelope,
     /// What of `source` is the same in every record.
@@ -217,7 +215,6 @@ impl<'a> Compiler<'a> {
             source: self.source(),
             namespace: self.namespace,
             columns: columns.into(),
-            key_end: key.iter().max().map_or(0, |last| last + 1),
             key: key.into(),
             profile: self.options.profile,
             envelope: self.options.envelope,

@@ -113,9 +113,8 @@ impl Daemon {
             Err(stop) => return Err(format!("stopped without need: {stop}")),
         };
         let mut start = decided.start();
-        match world.plant {
-            Plant::ResumeOneTooFar => start = DurableLsn::proven(Lsn(start.lsn().0 + 1)),
-            _ => {}
+        if world.plant == Plant::ResumeOneTooFar {
+            start = DurableLsn::proven(Lsn(start.lsn().0 + 1));
         }
         let last = found.unwrap_or_else(|| self.birth(confirmed));
         let last = Checkpoint { instance: self.instance.clone(), ..last };

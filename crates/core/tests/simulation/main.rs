@@ -7,6 +7,14 @@
 //! is lost. After every step what is promised must hold; at the end everything must have arrived.
 //!
 //! `WALTIDE_SEED` and `WALTIDE_SCHEDULES` replay and lengthen.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "it is only for tests"
+)]
 
 mod daemon;
 mod world;
