@@ -6,10 +6,10 @@ use waltide_core::change::{Position, Row, Transaction};
 use waltide_core::dead_letter::DeadLetter;
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
-use waltide_core::pgoutput::RelationId;
+use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::position_text::PositionText;
-use super::routes::{DeadLetters, Known, Route};
+use super::routes::{Compiler, DeadLetters, Known, Route};
 use super::stream::Engine;
 use super::{diagnosis, marks};
 use crate::fault::Fault;
@@ -51,18 +51,11 @@ impl Engine {
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
             let meta = meta(&place, sub_index, lsn);
-            let mut before = None;
-            let (keyed, written) = loop {
-                match self.out.encode(route, &row, &record, &meta) {
-                    Ok(written) => break written,
-                    Err(error) if before.as_ref() == Some(&error) => {
-                        return Err(diagnosis::of_row(&error));
-                    }
-                    Err(error) => {
-                        let again = self.compiler.compile_again(description, route, &error);
-                        **route = Box::pin(again).await?;
-                        before = Some(error);
-                    }
+            let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
+                Ok(written) => written,
+                Err(error) => {
+                    let again = Again { compiler: &mut self.compiler, description, route };
+                    Box::pin(self.out.encode_again(again, &row, &record, &meta, error)).await?
                 }
             };
             let mut to = (route.topic.as_str(), route.partitions, route.lane);
@@ -79,9 +72,10 @@ impl Engine {
                 }
             }
             let valued = written != Written::Null;
-            let keyless = || spread(&place.position, to.1);
+            let (topic, partitions, lane) = to;
+            let keyless = || spread(&place.position, partitions);
             let out = Record {
-                topic: to.0,
+                topic,
                 partition: (!keyed).then(keyless),
                 key: keyed.then_some(self.out.key.as_slice()),
                 value: valued.then_some(self.out.value.as_slice()),
@@ -89,7 +83,7 @@ impl Engine {
                 position: self.out.position.at(place.position.ordinal, sub_index),
                 headers: &self.out.headers,
                 ticket: place.ticket,
-                lane: to.2,
+                lane,
             };
             self.sink.put(&out).await?;
         }
@@ -145,6 +139,13 @@ impl Engine {
     }
 }
 
+/// What it takes to compile a route again.
+struct Again<'a> {
+    compiler: &'a mut Compiler,
+    description: &'a Relation,
+    route: &'a mut Route,
+}
+
 impl Buffers {
     /// Writes a record's key, value and headers; says whether there is a key, and what became of
     /// the value.
@@ -178,6 +179,27 @@ impl Buffers {
             marks::write(&route.plan, &self.notes, &mut self.headers);
         }
         Ok((keyed, written))
+    }
+
+    /// Writes a record that did not fit its route, with what the catalog says now. The same error
+    /// twice in a row is the row's own.
+    #[cold]
+    async fn encode_again(
+        &mut self,
+        Again { compiler, description, route }: Again<'_>,
+        row: &Row<'_>,
+        record: &avro::Record<'_>,
+        meta: &RecordMeta<'_>,
+        mut error: DataError,
+    ) -> Result<(bool, Written), Fault> {
+        loop {
+            *route = compiler.compile_again(description, route, &error).await?;
+            match self.encode(route, row, record, meta) {
+                Ok(written) => return Ok(written),
+                Err(same) if same == error => return Err(diagnosis::of_row(&same)),
+                Err(other) => error = other,
+            }
+        }
     }
 
     /// Puts in the place of a value that is too large what says so.

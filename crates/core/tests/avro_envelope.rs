@@ -6,7 +6,7 @@ use apache_avro::types::Value;
 use avro_fixture::{
     decode, get, keys, meta, modifier, options, plan, relation, table, text_row, value, values,
 };
-use waltide_core::avro::{Envelope, Notes, Options, Plan, Problem, Record, Written};
+use waltide_core::avro::{ColumnFilter, Envelope, Notes, Options, Plan, Problem, Record, Written};
 use waltide_core::catalog::Types;
 use waltide_core::change::Row;
 use waltide_core::pgoutput::encode::TupleBuf;
@@ -237,6 +237,27 @@ fn a_row_larger_than_allowed_is_told_and_not_written() {
     let written = plan.encode(&record, &meta(), &mut Notes::new(), &mut out).unwrap();
     assert!(matches!(written, Written::TooLarge { bytes } if bytes > 1000), "{written:?}");
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_row_much_larger_than_allowed_takes_no_memory_and_an_excluded_column_none_of_the_limit() {
+    let long = "x".repeat(10_000_000);
+    let row = text_row(&[Some("1"), Some(&long), None, None]);
+    let record = Record::from(Row::Insert(row.tuple()));
+    let mut out = Vec::new();
+    let limited = Options { max_row_bytes: 1000, ..options() };
+    let plan = |options: &Options| {
+        Plan::compile(&orders(), &table(&orders()), &Types::default(), options).unwrap()
+    };
+    let mut encode = |plan: &Plan| {
+        let written = plan.encode(&record, &meta(), &mut Notes::new(), &mut out).unwrap();
+        (written, out.capacity())
+    };
+    let (written, taken) = encode(&plan(&limited));
+    assert!(matches!(written, Written::TooLarge { .. }) && taken < 100_000, "{taken} bytes");
+    let name = orders().columns[1].name.clone();
+    let without = Options { columns: ColumnFilter::Except(vec![name]), ..limited };
+    assert_eq!(encode(&plan(&without)).0, Written::Value);
 }
 
 #[test]

@@ -9,6 +9,13 @@ use crate::change::Row;
 use crate::pgoutput::{Field, OldTuple, Tuple};
 use crate::value::{Datum, Fault};
 
+/// A value in Avro takes at least this part of what the server sends for it: a NULL or a small
+/// number in a composite takes eight bytes or sixteen there, and one or two here; so do bits in text.
+const MOST_SHRUNK: usize = 8;
+
+/// But for numbers, whose zeros in text are no bytes at all. This is more than the longest has.
+const LONGEST_NUMBER: usize = 160 * 1024;
+
 /// A fault and the column it is in, before it is told with names.
 struct At {
     column: Option<usize>,
@@ -182,7 +189,7 @@ impl Plan {
             Ok(true) if bytes <= self.max_row_bytes => Ok(Written::Value),
             Ok(_) => {
                 out.truncate(start);
-                Ok(Written::TooLarge { bytes })
+                Ok(Written::TooLarge { bytes: bytes.max(self.max_row_bytes) })
             }
             Err(at) => {
                 out.truncate(start);
@@ -244,6 +251,10 @@ impl Plan {
         out: &mut Vec<u8>,
     ) -> Result<bool, At> {
         self.check(image.tuple)?;
+        if image.tuple.bytes.len() / MOST_SHRUNK > self.max_row_bytes && self.outgrows(image.tuple)
+        {
+            return Ok(false);
+        }
         let limit = out.len().saturating_add(self.max_row_bytes);
         let fields = image.tuple.fields();
         for (position, (column, field)) in self.columns.iter().zip(fields).enumerate() {
@@ -270,6 +281,21 @@ impl Plan {
             }
         }
         Ok(true)
+    }
+
+    /// Whether what is captured of a row is too large before anything of it is written, so that no
+    /// more memory is taken for it than for what is allowed.
+    #[cold]
+    fn outgrows(&self, tuple: Tuple<'_>) -> bool {
+        let captured = self.columns.iter().zip(tuple.fields()).filter_map(|(column, field)| {
+            column.plan.as_ref().and(match field {
+                Field::Binary(bytes) | Field::Text(bytes) => Some(bytes.len()),
+                Field::Null | Field::Unchanged => None,
+            })
+        });
+        let sent = captured.fold(0, usize::saturating_add);
+        sent.saturating_sub(self.columns.len().saturating_mul(LONGEST_NUMBER)) / MOST_SHRUNK
+            > self.max_row_bytes
     }
 
     #[inline]

@@ -71,7 +71,7 @@ pub enum Written {
     Null,
     /// It is larger than allowed, and nothing was appended.
     TooLarge {
-        /// How large it had grown when that was seen.
+        /// It takes more: how large it had grown when that was seen, or what is allowed.
         bytes: usize,
     },
 }
