@@ -14,7 +14,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
@@ -315,9 +315,15 @@ impl Producer {
         self.reports.complaints.recent()
     }
 
-    /// Drops what is not sent yet; its records are read again after the restart.
+    /// Drops what is not sent yet; what is on its way may still arrive.
+    pub fn drop_unsent(&self) {
+        for producer in [&self.quick, &self.bulk] {
+            producer.purge(PurgeConfig::default().queue());
+        }
+    }
+
+    /// Drops everything; its records are read again after the restart.
     pub fn abandon(&self) {
-        use rdkafka::producer::PurgeConfig;
         for producer in [&self.quick, &self.bulk] {
             producer.purge(PurgeConfig::default().queue().inflight());
             // The poll thread serves the purged reports before the client can be destroyed.

@@ -193,7 +193,7 @@ impl Attempt {
         self.troubled = ended.is_err();
         self.well = engine.sink.is_proven();
         if ended.is_err() {
-            engine.sink.producer.abandon();
+            engine.sink.wind_up().await;
         }
         self.registry = Some(engine.into_compiler().registry);
         // What is delivered is written down first, so that the server may be told of it.

@@ -21,6 +21,9 @@ use crate::status::{Pipeline, State};
 /// How often what moved is shown to whoever watches.
 pub(super) const SHOW_EVERY: Duration = Duration::from_millis(250);
 
+/// How long what is on its way is waited for when a stream ends with a failure.
+const WIND_UP: Duration = Duration::from_secs(2);
+
 /// Where records go, and the books of those on their way.
 pub(super) struct Sink {
     pub(super) intake: Intake,
@@ -111,6 +114,39 @@ impl Sink {
         }
         self.leave_word();
         Ok(())
+    }
+
+    /// Ends the sending: what has not left is dropped, and what is on its way is waited for, a
+    /// little. The next connection sends the same again, and must not be overtaken by this one.
+    pub(super) async fn wind_up(&mut self) {
+        self.producer.drop_unsent();
+        let arrive = async {
+            while self.producer.in_flight() > 0 {
+                let _ = timeout(SHOW_EVERY, self.producer.reported()).await;
+                self.enter_what_arrived();
+            }
+            self.enter_what_arrived();
+        };
+        if timeout(WIND_UP, arrive).await.is_err() {
+            tracing::debug!(
+                pipeline = self.status.name,
+                "given up while records were on their way"
+            );
+        }
+        self.producer.abandon();
+    }
+
+    /// What arrived counts, whatever did not.
+    fn enter_what_arrived(&mut self) {
+        // The failure comes first, and the reports beside it with the next call.
+        for _ in 0..2 {
+            let Ok(reports) = self.producer.take_reports() else { continue };
+            for (ticket, count) in reports {
+                // Books that are wrong stay where they are: nothing more is confirmed by them.
+                let _ = self.intake.delivered(*ticket, *count);
+            }
+        }
+        self.leave_word();
     }
 
     /// Lets the server know what was received, and the keeper what may be confirmed.
