@@ -4,6 +4,7 @@
 //! takes nothing from the others. What must go on whatever a pipeline does (telling the server
 //! where we are, answering probes) runs on the control runtime.
 
+mod access;
 mod attempt;
 mod backoff;
 mod desk;

@@ -81,6 +81,8 @@ pub(super) async fn recover(
         next.end_lsn = EndLsn(start.lsn());
         let adopted = matches!(decision, Resume::Adopt { .. });
         keeper.write(next).await.map_err(|error| diagnosis::of_kafka(&error))?;
+        // That it cannot be read must show now, and not when it is needed.
+        keeper.memory.recall().await?;
         tracing::info!(pipeline = settings.name, from = %start.lsn(), adopted, "a new pipeline");
     }
     Ok(Recovered { keeper, resume: start })

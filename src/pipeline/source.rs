@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use waltide_core::lsn::Lsn;
 
+use super::access;
 use super::diagnosis::{self, WAL_LEVEL_MEND};
 use super::topics;
 use crate::config;
@@ -442,6 +443,13 @@ pub(super) async fn setup_sql(
         let slot = literal(&source.slot);
         lines.push(format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput')"));
     }
+    lines.extend(access::lines(
+        settings,
+        captured.0.candidates.iter().map(|table| config::TableName {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+        }),
+    ));
     let end = |line: &String| {
         if line.starts_with("--") { format!("{line}\n") } else { format!("{line};\n") }
     };

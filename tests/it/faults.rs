@@ -5,6 +5,7 @@
 //! happened and what to do; with `--fail-fast` it ends with the same words; and once somebody has
 //! done what they say, it goes on by itself and nothing is missing.
 
+mod access;
 mod kafka;
 mod login;
 mod names;

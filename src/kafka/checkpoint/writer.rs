@@ -275,8 +275,20 @@ impl Transactions {
         let failure = &self.producer.context().failure;
         match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
-            Some(error) => Err(self.fenced(&error).unwrap_or_else(|| self.undelivered(&error))),
+            Some(error) => {
+                let error = self.why_purged(error, deadline);
+                Err(self.fenced(&error).unwrap_or_else(|| self.undelivered(&error)))
+            }
         }
+    }
+
+    /// Where the topic may not join the transaction, librdkafka gives the record back as purged
+    /// and keeps the reason for the commit, which cannot succeed any more.
+    fn why_purged(&self, error: KafkaError, deadline: Instant) -> KafkaError {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PurgeQueue) {
+            return error;
+        }
+        self.producer.commit_transaction(left(deadline)).err().unwrap_or(error)
     }
 
     fn undelivered(&self, error: &KafkaError) -> Error {

@@ -127,6 +127,17 @@ impl Broker {
             .launch(&command, || probe.fetch_metadata(None, Duration::from_millis(500)).is_ok())
     }
 
+    /// Kafka's own tool for access control.
+    pub(super) fn acls<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Error> {
+        let mut command = jvm::command(HEAP, &Classes::Shared(None), &self.server.home.path);
+        command.arg("-cp").arg(artifacts::servers()?.join("kafka/*"));
+        command.args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.direct()]);
+        artifacts::run("java", command.args(arguments))
+    }
+
     /// The address for the stack's own helpers: no proxy, no password.
     pub(super) fn direct(&self) -> String {
         format!("127.0.0.1:{}", self.ports().broker)

@@ -206,6 +206,18 @@ impl Kafka {
         }
     }
 
+    /// Runs Kafka's own tool for access control, as in `kafka-acls.sh ARGUMENTS`, on this cluster.
+    ///
+    /// # Panics
+    /// When it fails, or where the cluster is not ours.
+    #[track_caller]
+    pub fn acls<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
+        let Some(broker) = &self.0.broker else { panic!("access control of a cluster not ours") };
+        if let Err(error) = broker.acls(arguments) {
+            panic!("{error}");
+        }
+    }
+
     /// Deletes a topic.
     ///
     /// # Panics

@@ -1,0 +1,29 @@
+//! What a pipeline needs where Kafka has access control: no more than it uses.
+
+use std::collections::BTreeSet;
+
+use crate::config::TableName;
+use crate::config::settled::Pipeline;
+
+/// The commands that allow it, as comments of the SQL beside which they are printed.
+pub(super) fn lines(settings: &Pipeline, tables: impl Iterator<Item = TableName>) -> Vec<String> {
+    let prefix = format!("{}.", settings.name);
+    let tables: BTreeSet<String> = tables.map(|table| settings.topic_of(&table)).collect();
+    let mut allowed = vec![
+        format!("Create --operation Write --topic {prefix} --resource-pattern-type prefixed"),
+        format!("Read --operation DescribeConfigs --topic {}", settings.checkpoint_topic()),
+        format!("Write --transactional-id {}", settings.transactional_id()),
+    ];
+    let elsewhere = tables.iter().filter(|topic| !topic.starts_with(&prefix));
+    allowed.extend(elsewhere.map(|topic| format!("Create --operation Write --topic {topic}")));
+    let mut lines =
+        vec!["-- where Kafka has access control, for USER, whom the daemon logs in as:".to_owned()];
+    let brokers = &settings.kafka.bootstrap_servers;
+    lines.extend(allowed.into_iter().map(|operations| {
+        format!(
+            "--   kafka-acls.sh --bootstrap-server {brokers} --add --allow-principal User:USER \
+             --operation {operations}"
+        )
+    }));
+    lines
+}
