@@ -102,7 +102,7 @@ fn of_server(error: &SourceError, peer: &Peer, server: &ServerError) -> Fault {
         }
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => (
             Code::SlotUnusable,
-            "look at the slot in pg_replication_slots; a lost one must be dropped and made anew",
+            "look at the slot in pg_replication_slots; for a lost one, `waltide recover PIPELINE --accept-gap`",
         ),
         SqlState::UNDEFINED_OBJECT if server.message.starts_with("publication") => {
             (Code::PublicationUnusable, PUBLICATION_TOO_YOUNG_MEND)
@@ -113,7 +113,7 @@ fn of_server(error: &SourceError, peer: &Peer, server: &ServerError) -> Fault {
         ),
         SqlState::UNDEFINED_FILE => (
             Code::SlotUnusable,
-            "the server has removed WAL the slot needs: drop the slot and let a new one be made",
+            "the server has removed WAL the slot needs: `waltide recover PIPELINE --accept-gap` makes a new one",
         ),
         _ if server.sqlstate.class() == "08" => (
             Code::SourceLost,
@@ -164,7 +164,8 @@ pub(super) fn replication_mend(peer: &Peer) -> String {
 /// A change is decoded with the catalog of its own time, so a publication that is made later, or
 /// made again, does not serve the changes before it.
 const PUBLICATION_TOO_YOUNG_MEND: &str = "the slot holds changes from before the publication was there, and they cannot be published: \
-     drop the slot, decide what to do about those changes, and restart the daemon";
+     decide what to do about those changes, drop the slot, and go on with `waltide recover PIPELINE \
+     --accept-gap`";
 
 /// How logical WAL is switched on.
 pub(super) const WAL_LEVEL_MEND: &str =

@@ -353,11 +353,9 @@ fn usable(on: &Connection, slot: &Slot) -> Result<Lsn, Fault> {
             slot.invalidation_reason.as_deref().unwrap_or("it fell behind max_slot_wal_keep_size");
         return unusable(
             format!("slot {name} is lost: {why}; changes since its position may be gone"),
-            format!(
-                "decide what to do about the changes in between, then run SELECT \
-                 pg_drop_replication_slot({}); and restart the daemon, which makes a new one",
-                literal(name)
-            ),
+            "decide what to do about the changes in between; `waltide recover PIPELINE --accept-gap` \
+             makes a new slot, and says what is missing"
+                .to_owned(),
         );
     }
     match (slot.confirmed_flush_lsn, slot.active_pid) {

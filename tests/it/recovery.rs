@@ -175,6 +175,40 @@ fn a_slot_that_was_made_anew_behind_our_back_stops_the_pipeline() {
     assert_eq!(published(&pipeline), [1, 3]);
 }
 
+/// The server has let go of what the slot needs.
+#[test]
+fn a_slot_the_server_has_given_up_stops_the_pipeline() {
+    for version in [Version::V14, Version::NEWEST] {
+        let postgres = PostgresOptions::new(version)
+            .initdb("--wal-segsize=1")
+            .setting("max_slot_wal_keep_size", "1MB")
+            .setting("min_wal_size", "2MB")
+            .setting("max_wal_size", "4MB")
+            .start();
+        let shop = postgres.database("slot given up");
+        shop.execute(ORDERS);
+        let pipeline = Pipeline::of(&shop);
+        publish(&pipeline, &shop, [1]);
+        order(&shop, 2);
+        let lost = format!(
+            "SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{}'",
+            pipeline.slot()
+        );
+        eventually("the slot is lost", SOON, || {
+            shop.execute("CREATE TABLE IF NOT EXISTS noise AS SELECT repeat('x', 900) AS x");
+            shop.execute("INSERT INTO noise SELECT repeat('x', 900) FROM generate_series(1, 3000)");
+            shop.execute("SELECT pg_switch_wal()");
+            shop.execute("CHECKPOINT");
+            (shop.value(&lost) == "lost").then_some(())
+        });
+        shop.execute("DROP TABLE noise");
+        stops(&pipeline, "WT211", &["is lost", "--accept-gap"]);
+        goes_on_after(&pipeline, &shop, "--accept-gap", 3);
+        assert_eq!(published(&pipeline), [1, 3]);
+        assert_eq!(gaps(&pipeline).len(), 1);
+    }
+}
+
 #[test]
 fn another_database_or_server_under_the_same_name_stops_the_pipeline() {
     let first = PostgresOptions::new(Version::NEWEST).start();
