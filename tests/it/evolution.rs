@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use waltide_stack::serde_json::{Value, json};
+use waltide_stack::serde_json::{self, Value, json};
 use waltide_stack::{Database, Stack, Version};
 
 use crate::support::{
@@ -31,10 +31,15 @@ fn row(change: &Change) -> (Op, Value, Value) {
     (change.op, key, change.after.clone().map_or(Value::Null, Value::Object))
 }
 
-/// The rows as they are after each record, as text.
+/// The rows as they are after each record, as text with columns by name.
 #[track_caller]
 fn rows(pipeline: &Pipeline<'_>, table: &str) -> Vec<String> {
-    delivered(pipeline, table).iter().map(|change| row(change).2.to_string()).collect()
+    let by_name = |change: &Change| {
+        let row: BTreeMap<String, Value> =
+            change.after.clone().unwrap_or_default().into_iter().collect();
+        serde_json::to_string(&row).expect("JSON")
+    };
+    delivered(pipeline, table).iter().map(by_name).collect()
 }
 
 /// One statement at a time: several in one string are one transaction.
