@@ -12,7 +12,7 @@ use crate::value::numeric::{self, Numeric};
 use crate::value::scalar::Scalar;
 use crate::value::time::{self, Bounded};
 use crate::value::vector::Width;
-use crate::value::{Datum, Fault, bool_int, bytes, float, text, uuid};
+use crate::value::{Datum, Fault, bool_int, bytes, decimal, float, text, uuid};
 
 /// A place for a value: its type, and where null stands in the union.
 #[derive(Debug)]
@@ -33,7 +33,10 @@ pub(crate) enum Null {
 }
 
 /// How a value is written.
+///
+/// Its tag has a byte of its own: to find it among those of the enums within takes longer.
 #[derive(Debug)]
+#[repr(u8)]
 pub(crate) enum Codec {
     Bool,
     Int2,
@@ -119,7 +122,6 @@ pub(crate) struct Attribute {
 
 impl Slot {
     /// Writes a value that is there, and notes one that the schema cannot hold.
-    #[inline]
     pub(crate) fn write(
         &self,
         datum: Datum<'_>,
@@ -127,14 +129,25 @@ impl Slot {
         notes: &mut Notes,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
+        self.write_here(datum, || *path, notes, out)
+    }
+
+    /// The same as a part of its caller: it knows the form of the datum, and most values have no
+    /// use for a path.
+    #[inline(always)]
+    pub(crate) fn write_here<'p>(
+        &self,
+        datum: Datum<'_>,
+        path: impl Fn() -> Path<'p>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         let start = out.len();
-        match self.null {
-            Null::Never => {}
-            Null::First => out.push(2),
-            Null::Last => out.push(0),
+        if self.null != Null::Never {
+            out.push(if self.null == Null::First { 2 } else { 0 });
         }
-        match self.codec.write(datum, path, notes, out) {
-            Err(Fault::Unrepresentable) => self.write_other(datum, start, path, notes, out),
+        match self.codec.write_here(datum, &path, notes, out) {
+            Err(Fault::Unrepresentable) => self.write_other(datum, start, &path(), notes, out),
             result => result,
         }
     }
@@ -172,11 +185,22 @@ impl Slot {
 }
 
 impl Codec {
-    #[inline]
     pub(crate) fn write(
         &self,
         datum: Datum<'_>,
         path: &Path<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        self.write_here(datum, || *path, notes, out)
+    }
+
+    /// The types that most columns have are written as a part of the caller.
+    #[inline(always)]
+    fn write_here<'p>(
+        &self,
+        datum: Datum<'_>,
+        path: impl Fn() -> Path<'p>,
         notes: &mut Notes,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
@@ -185,27 +209,36 @@ impl Codec {
             Self::Int2 => wire::long(out, bool_int::int2(datum)?.into()),
             Self::Int4 => wire::long(out, bool_int::int4(datum)?.into()),
             Self::Int8 => wire::long(out, bool_int::int8(datum)?),
+            Self::Float8 => wire::double(out, float::float8(datum)?),
+            Self::Text => wire::bytes(out, text::text(datum)?),
+            Self::Uuid => wire::bytes(out, &uuid::text(datum)?),
+            Self::Date => wire::long(out, time::date(datum)?.finite()?.into()),
+            Self::TimestampUs { .. } => {
+                wire::long(out, time::unix_us(time::timestamp(datum)?.finite()?)?);
+            }
+            Self::Decimal { scale, precision } => {
+                return write_decimal(*scale, *precision, datum, out);
+            }
+            _ => return self.write_rarer(datum, &path(), notes, out),
+        }
+        Ok(())
+    }
+
+    fn write_rarer(
+        &self,
+        datum: Datum<'_>,
+        path: &Path<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        match self {
             Self::Unsigned => wire::long(out, bool_int::unsigned(datum)?.into()),
             Self::Unsigned8 => {
                 let value = i64::try_from(bool_int::unsigned8(datum)?);
                 wire::long(out, value.map_err(|_| Fault::Unrepresentable)?);
             }
             Self::Float4 => wire::float(out, float::float4(datum)?),
-            Self::Float8 => wire::double(out, float::float8(datum)?),
-            Self::Decimal { scale, precision } => match numeric::parse(datum)? {
-                Numeric::Finite(finite) => {
-                    wire::sized(out, |out| finite.write_unscaled(*scale, Some(*precision), out))?;
-                }
-                _ => return Err(Fault::Unrepresentable),
-            },
-            Self::Money => {
-                let cents = bool_int::money(datum)?;
-                wire::sized(out, |out| {
-                    numeric::write_minimal(cents, out);
-                    Ok(())
-                })?;
-            }
-            Self::Text => wire::bytes(out, text::text(datum)?),
+            Self::Money => wire::unscaled(out, bool_int::money(datum)?),
             Self::Versioned => wire::bytes(out, text::versioned(datum)?),
             Self::Printed(scalar) => wire::sized(out, |out| scalar.write_text(datum, out))?,
             Self::PrintedForm(form) => wire::sized(out, |out| form.write_text(datum, out))?,
@@ -217,15 +250,10 @@ impl Codec {
                 let (Datum::Text(bytes) | Datum::Binary(bytes)) = datum;
                 wire::bytes(out, bytes);
             }
-            Self::Uuid => wire::bytes(out, &uuid::text(datum)?),
-            Self::Date => wire::long(out, time::date(datum)?.finite()?.into()),
             Self::TimeUs => match time::time(datum)? {
                 time::DAY_US => return Err(Fault::Unrepresentable),
                 us => wire::long(out, us),
             },
-            Self::TimestampUs { .. } => {
-                wire::long(out, time::unix_us(time::timestamp(datum)?.finite()?)?);
-            }
             Self::Interval => {
                 let interval = time::interval(datum)?.finite()?;
                 wire::long(out, interval.months.into());
@@ -339,5 +367,25 @@ impl Codec {
             // Text that is no UTF-8 is shown as its bytes.
             _ => Scalar::Text,
         }
+    }
+}
+
+fn write_decimal(
+    scale: u32,
+    precision: u32,
+    datum: Datum<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    if let Datum::Binary(bytes) = datum
+        && let Some(unscaled) = decimal::small(bytes, scale, precision)
+    {
+        wire::unscaled(out, unscaled);
+        return Ok(());
+    }
+    match numeric::parse(datum)? {
+        Numeric::Finite(finite) => {
+            wire::sized(out, |out| finite.write_unscaled(scale, Some(precision), out))
+        }
+        _ => Err(Fault::Unrepresentable),
     }
 }

@@ -95,7 +95,10 @@ impl Plan {
         let written = self.each_key_field(record, |column, datum| {
             let Some(plan) = &column.plan else { return Ok(()) };
             match datum {
-                Some(datum) => plan.slot.write(datum, &Path::name(None, &column.field), notes, out),
+                Some(datum) => {
+                    let path = || Path::name(None, &column.field);
+                    plan.slot.write_here(datum, path, notes, out)
+                }
                 None => plan.slot.write_null(out),
             }
         });
@@ -259,19 +262,16 @@ impl Plan {
         let fields = image.tuple.fields();
         for (position, (column, field)) in self.columns.iter().zip(fields).enumerate() {
             let Some(plan) = &column.plan else { continue };
-            let field = match (field, image.old) {
-                (Field::Unchanged, Some(old)) => sent_before(old, position),
-                _ => field,
-            };
-            let path = Path::name(path, &column.field);
+            let path = || Path::name(path, &column.field);
             let written = match field {
-                Field::Binary(bytes) => plan.slot.write(Datum::Binary(bytes), &path, notes, out),
-                Field::Text(text) => plan.slot.write(Datum::Text(text), &path, notes, out),
+                Field::Binary(bytes) => {
+                    plan.slot.write_here(Datum::Binary(bytes), path, notes, out)
+                }
+                Field::Text(text) => plan.slot.write(Datum::Text(text), &path(), notes, out),
                 Field::Null => plan.write_null(image.key_only, out),
                 Field::Unchanged => {
-                    notes.note_unchanged(position);
-                    plan.write_unchanged(out)
-                        .map_err(|problem| At { column: Some(position), problem })?;
+                    let sent = image.old.map_or(field, |old| sent_before(old, position));
+                    plan.write_unchanged(sent, position, &path(), notes, out)?;
                     Ok(())
                 }
             };
@@ -369,14 +369,32 @@ impl ColumnPlan {
         }
     }
 
-    /// Writes what stands for a value that the server did not send.
-    fn write_unchanged(&self, out: &mut Vec<u8>) -> Result<(), Problem> {
-        match &self.unavailable {
-            Some(mark) => {
-                out.extend_from_slice(mark);
-                Ok(())
+    /// Writes a value that the server did not send again: as it was, where that was `sent`, or
+    /// what stands for it.
+    #[cold]
+    fn write_unchanged(
+        &self,
+        sent: Field<'_>,
+        position: usize,
+        path: &Path<'_>,
+        notes: &mut Notes,
+        out: &mut Vec<u8>,
+    ) -> Result<(), At> {
+        let datum = match sent {
+            Field::Binary(bytes) => Datum::Binary(bytes),
+            Field::Text(text) => Datum::Text(text),
+            Field::Null | Field::Unchanged => {
+                notes.note_unchanged(position);
+                let written = match &self.unavailable {
+                    Some(mark) => {
+                        out.extend_from_slice(mark);
+                        Ok(())
+                    }
+                    None => self.slot.write_null(out).map_err(|_| Problem::Unchanged),
+                };
+                return written.map_err(|problem| At { column: Some(position), problem });
             }
-            None => self.slot.write_null(out).map_err(|_| Problem::Unchanged),
-        }
+        };
+        self.slot.write(datum, path, notes, out).map_err(|fault| At::column(position, fault))
     }
 }

@@ -35,8 +35,6 @@ impl Plan {
         out: &mut Vec<u8>,
     ) {
         out.extend_from_slice(&self.source.head);
-        out.extend_from_slice(&self.source.database);
-        out.extend_from_slice(&self.source.table);
         wire::boolean(out, meta.snapshot != Snapshot::No);
         let position = meta.position;
         write_lsn(position.commit_lsn.0, out);

@@ -59,8 +59,8 @@ pub(crate) struct ColumnPlan {
     pub(crate) unavailable: Option<Vec<u8>>,
 }
 
-/// Encoded fields of `source`.
-#[derive(Debug)]
+/// Encoded fields of `source`. Waltide has all of them in a row, and so in `head`.
+#[derive(Debug, Default)]
 pub(super) struct Source {
     /// The version, the connector and the pipeline's name.
     pub(super) head: Box<[u8]>,
@@ -272,19 +272,21 @@ impl<'a> Compiler<'a> {
     fn source(&self) -> Source {
         let Options { version, prefix, database, .. } = self.options;
         let Relation { schema, name, .. } = self.relation;
-        let connector = match self.options.profile {
-            Profile::Waltide => "waltide",
-            Profile::Debezium => "postgresql",
-        };
         let strings = |texts: &[&str]| {
             let mut out = Vec::new();
             texts.iter().for_each(|text| wire::bytes(&mut out, text.as_bytes()));
             out.into()
         };
-        Source {
-            head: strings(&[version, connector, prefix]),
-            database: strings(&[database]),
-            table: strings(&[schema, name]),
+        match self.options.profile {
+            Profile::Waltide => Source {
+                head: strings(&[version, "waltide", prefix, database, schema, name]),
+                ..Source::default()
+            },
+            Profile::Debezium => Source {
+                head: strings(&[version, "postgresql", prefix]),
+                database: strings(&[database]),
+                table: strings(&[schema, name]),
+            },
         }
     }
 

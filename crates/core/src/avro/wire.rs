@@ -1,13 +1,22 @@
 //! Avro's primitive encodings, appended to a buffer. On the row path: nothing here allocates
 //! but the buffer itself.
 
-/// A zig-zag varint: Avro's `int` and `long`.
-#[inline]
+use crate::value::decimal;
+
+/// A zig-zag varint: Avro's `int` and `long`. One of a byte, as most are, is written in place.
+#[inline(always)]
 pub(crate) fn long(out: &mut Vec<u8>, value: i64) {
     let rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    let [low, ..] = rest.to_le_bytes();
-    if rest < 0x80 {
-        out.push(low);
+    match rest.to_le_bytes() {
+        [low, ..] if rest < 0x80 => out.push(low),
+        _ => longer(out, rest),
+    }
+}
+
+fn longer(out: &mut Vec<u8>, rest: u64) {
+    if rest < 0x4000 {
+        let [low, high, ..] = (rest & 0x7F | 0x80 | (rest & 0x3F80) << 1).to_le_bytes();
+        out.extend_from_slice(&[low, high]);
     } else if rest < 1 << 56 {
         // Up to eight groups of seven bits are moved apart, halves at a time, into eight bytes.
         let spread = (rest & 0x00FF_FFFF_F000_0000) << 4 | rest & 0x0FFF_FFFF;
@@ -87,6 +96,12 @@ pub(crate) fn sized<E>(
         body(out)?;
         Ok(out.len() - start)
     })
+}
+
+/// `bytes` that are an integer's big-endian two's complement: a decimal.
+#[inline]
+pub(crate) fn unscaled(out: &mut Vec<u8>, value: i64) {
+    decimal::write_minimal_behind(value, |width| width << 1, out);
 }
 
 /// A block of array items or map entries which `body` appends and counts, and the end mark.

@@ -10,6 +10,7 @@ pub(crate) mod bool_int;
 pub(crate) mod bytes;
 pub(crate) mod composite;
 pub(crate) mod debezium;
+pub(crate) mod decimal;
 pub(crate) mod float;
 pub(crate) mod form;
 pub(crate) mod geometric;

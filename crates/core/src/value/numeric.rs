@@ -3,6 +3,7 @@
 //! The binary form is groups of four decimal digits; group `i` counts 10000^(weight - i).
 //! Nothing is ever rounded or clamped: what does not fit is unrepresentable.
 
+use super::decimal::{few_groups, power_of_ten, write_minimal};
 use super::read::Reader;
 use super::{Datum, Fault, What, put};
 
@@ -301,53 +302,6 @@ impl Finite<'_> {
     }
 }
 
-/// 10^n for n up to 18.
-#[inline]
-fn power_of_ten(n: i64) -> u64 {
-    #[expect(clippy::indexing_slicing, reason = "it is computed when this is compiled")]
-    const POWERS: [u64; 19] = {
-        let mut powers = [1; 19];
-        let mut n = 1;
-        while n < powers.len() {
-            powers[n] = powers[n - 1] * 10;
-            n += 1;
-        }
-        powers
-    };
-    usize::try_from(n).ok().and_then(|n| POWERS.get(n)).copied().unwrap_or(1)
-}
-
-/// The sum of up to three groups times 10^`scale`, where that is exact and has no more than 18
-/// digits: most decimals that there are.
-#[inline]
-fn few_groups(weight: i64, groups: &[u8], scale: u32) -> Option<u64> {
-    let count = i64::try_from(groups.len() / 2).ok().filter(|count| *count <= 3)?;
-    let sum = groups.chunks_exact(2).fold(0_u64, |sum, group| match group {
-        [high, low] => sum * 10_000 + u64::from(u16::from_be_bytes([*high, *low])),
-        _ => sum,
-    });
-    // The power of ten that the last digit counts, scaled.
-    match 4 * (weight + 1 - count) + i64::from(scale) {
-        unit @ 0..=6 => Some(sum * power_of_ten(unit)),
-        unit @ -4..0 => {
-            let cut = power_of_ten(-unit);
-            (sum % cut == 0).then_some(sum / cut)
-        }
-        _ => None,
-    }
-}
-
-/// An integer as big-endian two's complement in as few bytes as it needs.
-#[inline]
-pub(crate) fn write_minimal(value: i64, out: &mut Vec<u8>) {
-    // One bit for the sign, and those below the redundant ones.
-    let bits = 65 - (value ^ (value >> 63)).leading_zeros();
-    let spare = 8 - bits.div_ceil(8);
-    let bytes = value.to_be_bytes();
-    let from = usize::try_from(spare).unwrap_or_default();
-    out.extend_from_slice(bytes.get(from..).unwrap_or_default());
-}
-
 /// The limbs from `start` on times `factor` plus `more`.
 fn multiply_add(out: &mut Vec<u8>, start: usize, factor: u64, more: u32) {
     let mut carry = u128::from(more);
@@ -370,7 +324,7 @@ fn halves(value: u128) -> [u64; 2] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The binary form of a decimal, as `numeric_send` would make it.
