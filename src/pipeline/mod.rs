@@ -25,6 +25,7 @@ mod standing;
 mod stream;
 mod told;
 mod topics;
+mod transactions;
 mod watching;
 
 use std::sync::Arc;
