@@ -40,6 +40,8 @@ pub struct Pipeline {
     pub tombstones: bool,
     /// Whether a TRUNCATE is published.
     pub truncates: bool,
+    /// Whether begins and ends of transactions are published.
+    pub transactions: bool,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
@@ -65,6 +67,19 @@ impl Pipeline {
     #[must_use]
     pub fn dead_letter_topic(&self) -> String {
         format!("{}.waltide.deadletter", self.name)
+    }
+
+    /// The topic of begins and ends of transactions.
+    #[must_use]
+    pub fn transaction_topic(&self) -> String {
+        format!("{}.transaction", self.name)
+    }
+
+    /// The topics beside those of tables whose records are acknowledged before the source is told,
+    /// as far as they are wanted.
+    #[must_use]
+    pub fn topics_beside_tables(&self) -> Vec<String> {
+        self.transactions.then(|| self.transaction_topic()).into_iter().collect()
     }
 
     /// The topic of a table. Two tables can come out at one name, and a name can be too long

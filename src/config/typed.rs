@@ -54,6 +54,10 @@ group! {
         /// Whether a TRUNCATE is published, to every partition of the table's topic. The flat
         /// envelope has no form for it.
         truncates: bool = Is("true"),
+        /// Whether `{pipeline}.transaction` says where each transaction begins and ends and how
+        /// many changes of which tables it has. The full envelope then says of every change which
+        /// of its transaction it is.
+        transactions: bool = Is("false"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.

@@ -26,6 +26,7 @@ mod standing;
 mod stream;
 mod told;
 mod topics;
+mod transactions;
 mod watching;
 
 use std::sync::Arc;

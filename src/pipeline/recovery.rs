@@ -153,8 +153,10 @@ pub(super) fn birth(settings: &Pipeline, facts: &SourceFacts) -> Checkpoint {
     }
 }
 
+/// The topics that hold what the checkpoint vouches for.
 pub(super) fn topics_of(settings: &Pipeline, published: &Published) -> BTreeSet<String> {
-    published.tables.iter().map(|table| settings.topic_of(table)).collect()
+    let tables = published.tables.iter().map(|table| settings.topic_of(table));
+    tables.chain(settings.topics_beside_tables()).collect()
 }
 
 pub(super) async fn ends(

@@ -81,6 +81,15 @@ pub(super) struct DeadLetters {
     pub(super) value_id: SchemaId,
 }
 
+/// The way of records that are of no table.
+#[derive(Debug)]
+pub(super) struct OwnTopic {
+    pub(super) name: String,
+    pub(super) lane: Lane,
+    pub(super) key_id: Option<SchemaId>,
+    pub(super) value_id: SchemaId,
+}
+
 /// What it takes to compile a route.
 #[derive(Debug)]
 pub(super) struct Compiler {
@@ -201,6 +210,25 @@ impl Compiler {
         Ok(DeadLetters { topic, lane, partitions, value_id })
     }
 
+    /// A topic of records that are of no table. It is made with one partition, as they are in
+    /// order among themselves; what suits a table's topic, such as compaction, need not suit it.
+    pub(super) async fn own_topic(
+        &mut self,
+        name: String,
+        (key, value): (Option<&str>, &str),
+    ) -> Result<OwnTopic, Fault> {
+        let (partitions, config) = (Some(1), BTreeMap::new());
+        let options = TopicOptions { partitions, config, ..self.topic_options() };
+        let made = self.admin.ensure(&name, &options).await;
+        made.map_err(|error| diagnosis::of_kafka(&error))?;
+        let key_id = match key {
+            Some(schema) => Some(self.register(&format!("{name}-key"), schema).await?),
+            None => None,
+        };
+        let value_id = self.register(&format!("{name}-value"), value).await?;
+        Ok(OwnTopic { lane: self.ends.lane(&name), name, key_id, value_id })
+    }
+
     /// The topic of a table, unless another table has it already. One that is gone has none.
     async fn topic(&mut self, id: RelationId, name: &config::TableName) -> Result<String, Fault> {
         let topic = topics::name(&self.settings, name)?;
@@ -215,14 +243,19 @@ impl Compiler {
         Ok(topic)
     }
 
+    /// Whose consumers the records are for.
+    pub(super) const fn profile(&self) -> avro::Profile {
+        match self.settings.profile {
+            config::settled::Profile::Waltide => avro::Profile::Waltide,
+            config::settled::Profile::Debezium => avro::Profile::Debezium,
+        }
+    }
+
     fn options(&self, name: &config::TableName) -> Options {
-        use config::settled::{Columns, Envelope, Profile};
+        use config::settled::{Columns, Envelope};
         let own = self.settings.table_options.get(name).cloned().unwrap_or_default();
         Options {
-            profile: match self.settings.profile {
-                Profile::Waltide => avro::Profile::Waltide,
-                Profile::Debezium => avro::Profile::Debezium,
-            },
+            profile: self.profile(),
             envelope: match self.settings.envelope {
                 Envelope::Full => avro::Envelope::Full,
                 Envelope::Flat => avro::Envelope::Flat,

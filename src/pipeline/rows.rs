@@ -11,7 +11,9 @@ use waltide_core::pgoutput::{Relation, RelationId};
 use super::position_text::PositionText;
 use super::routes::{Compiler, DeadLetters, Known, Route};
 use super::stream::Engine;
+use super::transactions::{self, Means};
 use super::{diagnosis, marks};
+use crate::config::settled::Envelope;
 use crate::fault::Fault;
 use crate::kafka::{Headers, Record};
 use crate::status;
@@ -24,9 +26,9 @@ const KEPT_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     pub(super) position: PositionText,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    headers: Headers,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    pub(super) headers: Headers,
     notes: Notes,
 }
 
@@ -48,9 +50,17 @@ impl Engine {
         }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
+        let mut order = None;
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
-            let meta = meta(&place, sub_index, lsn);
+            // A tombstone behind its delete is not another event.
+            if order.is_none() || !matches!(record, avro::Record::Tombstone(_)) {
+                let (compiler, sink, out) = (&mut self.compiler, &mut self.sink, &mut self.out);
+                let means = Means { compiler, sink, out };
+                order = transactions::event(&mut self.transactions, means, &place, &route.table)
+                    .await?;
+            }
+            let meta = RecordMeta { order, ..meta(&place, sub_index, lsn) };
             let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
                 Ok(written) => written,
                 Err(error) => {
@@ -111,8 +121,15 @@ impl Engine {
         }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;
+        let mut order = None;
+        // The flat envelope has no form for it.
+        if self.compiler.settings.envelope == Envelope::Full {
+            let (compiler, sink, out) = (&mut self.compiler, &mut self.sink, &mut self.out);
+            let means = Means { compiler, sink, out };
+            order = transactions::event(&mut self.transactions, means, place, &route.table).await?;
+        }
         for partition in 0..route.partitions {
-            let meta = meta(place, sub_index, lsn);
+            let meta = RecordMeta { order, ..meta(place, sub_index, lsn) };
             self.out.value.clear();
             self.out.headers.clear();
             avro::write_header(route.value_id.0, &mut self.out.value);

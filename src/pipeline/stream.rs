@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use waltide_core::change::Row;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{
-    Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
+    Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
 use super::diagnosis;
@@ -28,6 +28,7 @@ use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
 use super::sink::{SHOW_EVERY, Sink};
+use super::transactions::{Means, Transactions};
 use crate::fault::Fault;
 use crate::postgres::StreamReader;
 use crate::status::{Pipeline, State};
@@ -51,14 +52,19 @@ pub(super) struct Engine {
     pub(super) relations: RelationCache<Known>,
     pub(super) out: Buffers,
     pub(super) compiler: Compiler,
+    /// Where they are told of, if that is wanted.
+    pub(super) transactions: Option<Transactions>,
     pub(super) status: Arc<Pipeline>,
     decoder: Decoder,
 }
 
 impl Engine {
     pub(super) fn new(sink: Sink, compiler: Compiler, status: Arc<Pipeline>) -> Self {
+        let told = compiler.settings.transactions;
+        let transactions = told.then(|| Transactions::new(compiler.profile()));
         Self {
             sink,
+            transactions,
             relations: RelationCache::new(),
             out: Buffers::default(),
             status,
@@ -175,16 +181,25 @@ impl Engine {
                 self.out.position.start(begin.commit_lsn.0);
                 self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
             }
-            Message::Commit(commit) => {
-                self.sink.received(commit.end_lsn.0);
-                self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)
-            }
+            Message::Commit(commit) => self.commit(commit).await,
             Message::Truncate(_, truncate) => self.truncates(truncate, lsn).await,
             Message::Relation(_, body) => self.relation(body),
             // The catalog names types; origins are not filtered; messages are not asked for.
             Message::Type(..) | Message::Origin(_) | Message::Logical(..) => Ok(()),
             other => Err(diagnosis::of_message(other)),
         }
+    }
+
+    async fn commit(&mut self, commit: &Commit) -> Result<(), Fault> {
+        if let Some(transactions) = &mut self.transactions {
+            // What only repeats has no place, and was not begun either.
+            if let Some(place) = self.sink.intake.behind().map_err(diagnosis::of_disorder)? {
+                let (compiler, sink, out) = (&mut self.compiler, &mut self.sink, &mut self.out);
+                transactions.end(Means { compiler, sink, out }, &place).await?;
+            }
+        }
+        self.sink.received(commit.end_lsn.0);
+        self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)
     }
 
     async fn truncates(&mut self, truncate: &Truncate<'_>, lsn: Lsn) -> Result<(), Fault> {

@@ -30,6 +30,11 @@ pub(super) fn check(
 /// The topic of a table.
 pub(super) fn name(settings: &Pipeline, table: &TableName) -> Result<String, Fault> {
     let topic = settings.topic_of(table);
+    if settings.topics_beside_tables().contains(&topic) {
+        return Err(unusable(format!(
+            "the topic of table {table} would be {topic}, which holds records of another kind"
+        )));
+    }
     if topic.len() <= MAX_TOPIC_BYTES {
         return Ok(topic);
     }

@@ -17,4 +17,5 @@ mod python;
 mod random;
 mod recovery;
 mod support;
+mod transactions;
 mod values;

@@ -2,6 +2,7 @@
 
 use crate::lsn::CommitLsn;
 use crate::pgoutput::{OldTuple, PgTimestamp, Tuple, Xid};
+use crate::value::put;
 
 /// The transaction a change belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,14 @@ pub struct Transaction {
     pub commit_time: PgTimestamp,
     /// Its id.
     pub xid: Xid,
+}
+
+impl Transaction {
+    /// Appends the id by which records of tables and of the transaction topic name it. The commit
+    /// is in it because ids of transactions come round.
+    pub(crate) fn write_id(&self, out: &mut Vec<u8>) {
+        put!(out, "{}:{}", self.xid.0, self.commit_lsn.0.0);
+    }
 }
 
 /// What happened to a row.
@@ -32,7 +41,7 @@ pub enum Row<'a> {
     Delete(OldTuple<'a>),
 }
 
-/// The identity of a record: the same whenever the same transaction is decoded again.
+/// The identity of a record in its topic: the same whenever the same transaction is decoded again.
 ///
 /// The ordinal counts row and truncate messages of the transaction as sent, before any filter of
 /// ours; the sub-index tells apart the records that one message makes (a key change makes three).

@@ -136,15 +136,22 @@ impl Intake {
     /// # Errors
     /// Outside of a transaction.
     pub fn row(&mut self) -> Result<Option<Place>, Disorder> {
-        let open = self.open.as_mut().ok_or(Disorder::Outside)?;
-        let ordinal = open.ordinal;
-        open.ordinal += 1;
-        let Open { transaction, ticket, .. } = *open;
-        Ok(ticket.map(|ticket| Place {
-            transaction,
-            position: Position { commit_lsn: transaction.commit_lsn, ordinal, sub_index: 0 },
-            ticket,
-        }))
+        let place = self.behind()?;
+        if let Some(open) = &mut self.open {
+            open.ordinal += 1;
+        }
+        Ok(place)
+    }
+
+    /// The place behind the rows that have come of the open transaction; `None` where it repeats
+    /// what is delivered already.
+    ///
+    /// # Errors
+    /// Outside of a transaction.
+    pub fn behind(&self) -> Result<Option<Place>, Disorder> {
+        let Open { transaction, ordinal, ticket } = self.open.ok_or(Disorder::Outside)?;
+        let position = Position { commit_lsn: transaction.commit_lsn, ordinal, sub_index: 0 };
+        Ok(ticket.map(|ticket| Place { transaction, position, ticket }))
     }
 
     /// A record of the open transaction was handed to the sink.
@@ -244,6 +251,8 @@ mod tests {
         let ordinals: Vec<_> =
             (0..3).map(|_| intake.row().unwrap().unwrap().position.ordinal).collect();
         assert_eq!(ordinals, [0, 1, 2]);
+        let behind = || intake.behind().unwrap().unwrap().position.ordinal;
+        assert_eq!([behind(), behind()], [3, 3], "looking counts nothing");
         intake.commit(&commit(10, 12)).unwrap();
         intake.begin(&begin(12)).unwrap();
         assert_eq!(intake.row().unwrap().unwrap().position.ordinal, 0);

@@ -13,5 +13,6 @@ pub mod gap;
 pub mod intake;
 pub mod lsn;
 pub mod pgoutput;
+pub mod transaction;
 pub mod value;
 pub mod watermark;

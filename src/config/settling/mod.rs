@@ -131,6 +131,7 @@ impl Settling<'_> {
             envelope: value_or(&typed.envelope, Envelope::Full),
             tombstones: value_or(&typed.tombstones, true),
             truncates: value_or(&typed.truncates, true),
+            transactions: value_or(&typed.transactions, false),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),

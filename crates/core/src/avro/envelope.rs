@@ -98,7 +98,7 @@ impl Plan {
 /// the transaction topic.
 fn write_transaction(meta: &RecordMeta<'_>, out: &mut Vec<u8>) {
     optional(out, meta.transaction.zip(meta.order), |out, (transaction, order)| {
-        text(out, |out| put!(out, "{}:{}", transaction.xid.0, transaction.commit_lsn.0.0));
+        text(out, |out| transaction.write_id(out));
         wire::long(out, order.total.cast_signed());
         wire::long(out, order.in_table.cast_signed());
     });
@@ -112,7 +112,7 @@ fn write_sequence(meta: &RecordMeta<'_>, out: &mut Vec<u8>) {
     });
 }
 
-fn text(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn text(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let _ = wire::sized(out, |out| {
         write(out);
         Ok::<_, std::convert::Infallible>(())

@@ -15,7 +15,7 @@ mod debezium_codec;
 mod debezium_default;
 mod debezium_header;
 mod encode;
-mod envelope;
+pub(crate) mod envelope;
 mod error;
 mod json;
 mod key;
