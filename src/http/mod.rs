@@ -106,6 +106,7 @@ fn in_full(pipeline: &Pipeline) -> Value {
     about["records"] = json!(records);
     about["record_bytes"] = json!(record_bytes);
     about["records_in_flight"] = json!(pipeline.in_flight());
+    about["checkpoint_age_seconds"] = json!(pipeline.checkpoint_age().map(|age| age.as_secs_f64()));
     about["retries"] = json!(pipeline.retries());
     let slot = pipeline.slot();
     about["slot"] = json!({

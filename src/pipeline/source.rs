@@ -437,7 +437,10 @@ pub(super) async fn setup_sql(
     lines.push("-- what it captures; run by the owner of the tables".to_owned());
     lines.extend(captured.statements(source));
     if on.read_slot(&source.slot).await.map_err(|error| diagnosis::of_source(&error))?.is_none() {
-        lines.push("-- from where on; only after the publication is there".to_owned());
+        lines.push(
+            "-- from where on; after the publication, and not in one transaction with it (psql -1)"
+                .to_owned(),
+        );
         let slot = literal(&source.slot);
         lines.push(format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput')"));
     }
