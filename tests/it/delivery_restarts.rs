@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use waltide_stack::serde_json::{self, Value, json};
 use waltide_stack::{Database, KafkaOptions, Stack, Version, eventually};
 
 use crate::random::writer::SCHEMA;
@@ -151,6 +152,41 @@ fn a_daemon_cut_off_while_kafka_hangs_repeats_nothing_out_of_order() {
     let (once, repeats) = without_repeats(&pipeline.changes("public.orders"), 1);
     assert_eq!(once.len(), 6001);
     eprintln!("{repeats} came again");
+}
+
+/// Rows of one COPY, the daemon being killed again and again on its way through them.
+#[test]
+fn a_copy_with_crashes_all_along_its_rows_loses_none() {
+    let crashes: u64 = std::env::var("WALTIDE_COPY_CRASHES")
+        .map_or(10, |text| text.parse().expect("WALTIDE_COPY_CRASHES is a number"));
+    let shop = Stack::shared().database(Version::NEWEST, "copy with crashes");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)");
+    // A second or so for a thousand rows: five leave at a time.
+    let pipeline = Pipeline::of(&shop)
+        .with("kafka.partitions", 1)
+        .with("kafka.properties", json!({"queue.buffering.max.messages": 5, "linger.ms": 5}));
+    pipeline.start().terminate();
+    shop.execute("COPY orders FROM PROGRAM 'seq -f \"%.0f\ttea\" 1 1000'");
+    let mut killed_at = Vec::new();
+    for crash in 1..=crashes {
+        let daemon = pipeline.launch();
+        let row = crash * 1000 / crashes;
+        let at = eventually("the row is reached", SOON, || {
+            let (_, body) = daemon.get("/api/status")?;
+            let status: Value = serde_json::from_str(&body).ok()?;
+            let records = status["pipelines"][0]["records"].as_u64()?;
+            (records >= row).then_some(records)
+        });
+        daemon.kill();
+        killed_at.push(at);
+    }
+    eprintln!("killed at records {killed_at:?}");
+    let daemon = pipeline.start();
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    let crashes = usize::try_from(crashes).expect("a number");
+    let (once, repeats) = without_repeats(&pipeline.changes("public.orders"), crashes);
+    assert_eq!(once.len(), 1000, "{repeats} came again");
 }
 
 #[test]
