@@ -35,8 +35,7 @@ fn row(change: &Change) -> (Op, Value, Value) {
 #[track_caller]
 fn rows(pipeline: &Pipeline<'_>, table: &str) -> Vec<String> {
     let by_name = |change: &Change| {
-        let row: BTreeMap<String, Value> =
-            change.after.clone().unwrap_or_default().into_iter().collect();
+        let row = change.after.clone().map(|row| row.into_iter().collect::<BTreeMap<_, _>>());
         serde_json::to_string(&row).expect("JSON")
     };
     delivered(pipeline, table).iter().map(by_name).collect()
