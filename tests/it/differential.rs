@@ -7,11 +7,12 @@
 //! `WALTIDE_RANDOM_VALUES` says how many values each version gets in each form; `WALTIDE_SEED`
 //! replays them.
 
+mod copied;
 mod form;
 mod kinds;
 mod random_text;
 
-use waltide_stack::{JsonRecord, Session, Stack, Version};
+use waltide_stack::{Database, JsonRecord, Session, Stack, Version};
 
 use crate::support::{Pipeline, Random, on_each_version};
 use form::Beside;
@@ -40,11 +41,8 @@ fn assert_values_arrive(version: Version, binary: bool) {
     let test = format!("values {version} {}", if binary { "binary" } else { "text" });
     let mut random = Random::from_environment(&test);
     let shop = Stack::shared().database(version, &test);
-    shop.execute(kinds::TYPES);
     let kinds = kinds::all(version);
-    let columns = kinds.iter().enumerate().map(|(at, kind)| format!("c{at} {}", kind.sql));
-    let columns: Vec<String> = columns.collect();
-    shop.execute(&format!("CREATE TABLE every (id int PRIMARY KEY, {})", columns.join(", ")));
+    create(&shop, &kinds);
     let pipeline = Pipeline::of(&shop).with("source.binary", binary).with("kafka.partitions", 1);
     let daemon = pipeline.start();
     let session = shop.session();
@@ -61,6 +59,14 @@ fn assert_values_arrive(version: Version, binary: bool) {
         differences.filter_map(|(at, kind)| difference(&session, at, kind, rows)).collect();
     assert!(differences.is_empty(), "read, and written:\n{}", differences.join("\n"));
     eprintln!("{test}: {} values of {} types", rows * kinds.len(), kinds.len());
+}
+
+/// The table `every`, which has a column of each type.
+fn create(shop: &Database, kinds: &[Kind]) {
+    shop.execute(kinds::TYPES);
+    let columns = kinds.iter().enumerate().map(|(at, kind)| format!("c{at} {}", kind.sql));
+    let columns: Vec<String> = columns.collect();
+    shop.execute(&format!("CREATE TABLE every (id int PRIMARY KEY, {})", columns.join(", ")));
 }
 
 fn values() -> usize {

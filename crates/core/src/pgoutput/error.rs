@@ -36,7 +36,13 @@ impl fmt::Display for DecodeError {
             Some(tag) => write!(f, "{} message, byte {}: ", tag_name(tag), self.offset)?,
             None => f.write_str("empty message: ")?,
         }
-        match self.fault {
+        self.fault.fmt(f)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Fault::Truncated(part) => write!(f, "it ends before its {part} does"),
             Fault::Trailing(count) => write!(f, "{count} bytes follow its end"),
             Fault::Unknown(part, byte) => write!(f, "unknown {part} 0x{byte:02x}"),

@@ -4,6 +4,7 @@
 //! fields are found again by walking. Decoding checks every length once, so walking a decoded
 //! tuple cannot fail, and no input makes it panic or allocate more than a small constant.
 
+mod copy;
 mod decode;
 pub mod encode;
 mod error;
@@ -12,6 +13,7 @@ mod reader;
 mod relation;
 mod view;
 
+pub use copy::{CopyError, CopyRows};
 pub use decode::{Context, Decoder, decode};
 pub use error::{DecodeError, Fault};
 pub use frame::{Frame, write_status_update};
