@@ -11,6 +11,7 @@ mod diagnosis;
 mod holding;
 mod keeper;
 mod marks;
+mod messages;
 mod pace;
 mod position_text;
 mod positions;

@@ -61,13 +61,33 @@ pub(crate) struct ColumnPlan {
 
 /// Encoded fields of `source`.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The version, the connector and the pipeline's name.
     pub(super) head: Box<[u8]>,
     /// The database's name.
     pub(super) database: Box<[u8]>,
     /// The schema's and the table's name.
     pub(super) table: Box<[u8]>,
+}
+
+impl Source {
+    pub(crate) fn new(options: &Options, schema: &str, table: &str) -> Self {
+        let Options { version, prefix, database, .. } = options;
+        let connector = match options.profile {
+            Profile::Waltide => "waltide",
+            Profile::Debezium => "postgresql",
+        };
+        let strings = |texts: &[&str]| {
+            let mut out = Vec::new();
+            texts.iter().for_each(|text| wire::bytes(&mut out, text.as_bytes()));
+            out.into()
+        };
+        Self {
+            head: strings(&[version, connector, prefix]),
+            database: strings(&[database]),
+            table: strings(&[schema, table]),
+        }
+    }
 }
 
 impl Plan {
@@ -212,7 +232,7 @@ impl<'a> Compiler<'a> {
             table: self.relation.name.clone(),
             key_schema,
             value_schema: self.value_schema(fields).to_string(),
-            source: self.source(),
+            source: Source::new(self.options, &self.relation.schema, &self.relation.name),
             namespace: self.namespace,
             columns: columns.into(),
             key: key.into(),
@@ -266,25 +286,6 @@ impl<'a> Compiler<'a> {
             }
             (Profile::Debezium, Envelope::Full) => debezium::envelope(namespace, fields),
             (Profile::Debezium, Envelope::Flat) => debezium::top_level("Value", namespace, fields),
-        }
-    }
-
-    fn source(&self) -> Source {
-        let Options { version, prefix, database, .. } = self.options;
-        let Relation { schema, name, .. } = self.relation;
-        let connector = match self.options.profile {
-            Profile::Waltide => "waltide",
-            Profile::Debezium => "postgresql",
-        };
-        let strings = |texts: &[&str]| {
-            let mut out = Vec::new();
-            texts.iter().for_each(|text| wire::bytes(&mut out, text.as_bytes()));
-            out.into()
-        };
-        Source {
-            head: strings(&[version, connector, prefix]),
-            database: strings(&[database]),
-            table: strings(&[schema, name]),
         }
     }
 
