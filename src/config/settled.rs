@@ -42,6 +42,8 @@ pub struct Pipeline {
     pub truncates: bool,
     /// Whether begins and ends of transactions are published.
     pub transactions: bool,
+    /// Whether messages that applications write into the log are published.
+    pub messages: bool,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
@@ -75,11 +77,19 @@ impl Pipeline {
         format!("{}.transaction", self.name)
     }
 
+    /// The topic of messages that applications write into the log.
+    #[must_use]
+    pub fn message_topic(&self) -> String {
+        format!("{}.message", self.name)
+    }
+
     /// The topics beside those of tables whose records are acknowledged before the source is told,
     /// as far as they are wanted.
     #[must_use]
     pub fn topics_beside_tables(&self) -> Vec<String> {
-        self.transactions.then(|| self.transaction_topic()).into_iter().collect()
+        let transactions = self.transactions.then(|| self.transaction_topic());
+        let messages = self.messages.then(|| self.message_topic());
+        transactions.into_iter().chain(messages).collect()
     }
 
     /// The topic of a table. Two tables can come out at one name, and a name can be too long

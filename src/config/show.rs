@@ -101,6 +101,7 @@ impl Lines {
         self.leaf("tombstones", flag(settled.tombstones), &typed.tombstones);
         self.leaf("truncates", flag(settled.truncates), &typed.truncates);
         self.leaf("transactions", flag(settled.transactions), &typed.transactions);
+        self.leaf("messages", flag(settled.messages), &typed.messages);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);

@@ -58,6 +58,9 @@ group! {
         /// many changes of which tables it has. The full envelope then says of every change which
         /// of its transaction it is.
         transactions: bool = Is("false"),
+        /// Whether what applications write with `pg_logical_emit_message` is published on
+        /// `{pipeline}.message`.
+        messages: bool = Is("false"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.

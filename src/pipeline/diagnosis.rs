@@ -353,6 +353,7 @@ pub(super) fn of_disorder(error: Disorder) -> Fault {
         Disorder::NestedBegin(_)
         | Disorder::BackwardBegin { .. }
         | Disorder::Outside
+        | Disorder::Inside(_)
         | Disorder::ForeignCommit { .. } => Code::SourceProtocol,
     };
     Fault::new(code, format!("the stream contradicts itself: {error}"), REPORT)

@@ -109,7 +109,7 @@ async fn start_replication(
         publications: &publications,
         binary: settings.source.binary,
         streaming: false,
-        messages: false,
+        messages: settings.messages,
         any_origin: true,
     };
     // From where the slot stands: what repeats is left out here.

@@ -12,6 +12,7 @@ mod diagnosis;
 mod holding;
 mod keeper;
 mod marks;
+mod messages;
 mod pace;
 mod position_text;
 mod positions;

@@ -243,35 +243,38 @@ impl Compiler {
         Ok(topic)
     }
 
-    /// Whose consumers the records are for.
-    pub(super) const fn profile(&self) -> avro::Profile {
-        match self.settings.profile {
-            config::settled::Profile::Waltide => avro::Profile::Waltide,
-            config::settled::Profile::Debezium => avro::Profile::Debezium,
-        }
-    }
-
-    fn options(&self, name: &config::TableName) -> Options {
-        use config::settled::{Columns, Envelope};
-        let own = self.settings.table_options.get(name).cloned().unwrap_or_default();
+    /// What is the same for all records.
+    pub(super) fn common_options(&self) -> Options {
+        use config::settled::{Envelope, Profile};
         Options {
-            profile: self.profile(),
+            profile: match self.settings.profile {
+                Profile::Waltide => avro::Profile::Waltide,
+                Profile::Debezium => avro::Profile::Debezium,
+            },
             envelope: match self.settings.envelope {
                 Envelope::Full => avro::Envelope::Full,
                 Envelope::Flat => avro::Envelope::Flat,
             },
             prefix: self.settings.name.clone(),
             database: self.catalog.peer().database().to_owned(),
+            tombstones: self.settings.tombstones,
+            binary: self.settings.source.binary,
+            max_row_bytes: self.settings.max_row_bytes,
+            ..Options::default()
+        }
+    }
+
+    fn options(&self, name: &config::TableName) -> Options {
+        use config::settled::Columns;
+        let own = self.settings.table_options.get(name).cloned().unwrap_or_default();
+        Options {
             key: own.key,
             columns: match own.columns {
                 Columns::All => ColumnFilter::All,
                 Columns::Except(names) => ColumnFilter::Except(names),
                 Columns::Only(names) => ColumnFilter::Only(names),
             },
-            tombstones: self.settings.tombstones,
-            binary: self.settings.source.binary,
-            max_row_bytes: self.settings.max_row_bytes,
-            ..Options::default()
+            ..self.common_options()
         }
     }
 

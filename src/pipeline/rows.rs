@@ -248,7 +248,7 @@ impl Buffers {
         letter.encode(&mut self.value);
     }
 
-    fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         for buffer in [&mut self.key, &mut self.value] {
             if buffer.capacity() > KEPT_BYTES {
                 buffer.clear();

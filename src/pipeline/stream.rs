@@ -18,12 +18,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use waltide_core::change::Row;
+use waltide_core::logical::Form;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{
     Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
 use super::diagnosis;
+use super::messages::Messages;
 use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
@@ -54,6 +56,8 @@ pub(super) struct Engine {
     pub(super) compiler: Compiler,
     /// Where they are told of, if that is wanted.
     pub(super) transactions: Option<Transactions>,
+    /// Where messages go, if they are wanted.
+    pub(super) messages: Option<Messages>,
     pub(super) status: Arc<Pipeline>,
     decoder: Decoder,
 }
@@ -61,10 +65,13 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(sink: Sink, compiler: Compiler, status: Arc<Pipeline>) -> Self {
         let told = compiler.settings.transactions;
-        let transactions = told.then(|| Transactions::new(compiler.profile()));
+        let transactions = told.then(|| Transactions::new(compiler.common_options().profile));
+        let wanted = compiler.settings.messages;
+        let messages = wanted.then(|| Messages::new(Form::new(&compiler.common_options())));
         Self {
             sink,
             transactions,
+            messages,
             relations: RelationCache::new(),
             out: Buffers::default(),
             status,
@@ -157,11 +164,14 @@ impl Engine {
 
     async fn apply(&mut self, payload: &[u8]) -> Result<(), Fault> {
         match Frame::decode(payload).map_err(|error| diagnosis::of_bytes(&error))? {
-            Frame::XLogData { start, body, .. } => {
+            Frame::XLogData { start, sent_at, body, .. } => {
                 self.sink.received(start);
                 let message = self.decoder.decode(body);
                 let message = message.map_err(|error| diagnosis::of_bytes(&error))?;
-                self.message(&message, start).await
+                match &message {
+                    Message::Logical(_, logical) => Box::pin(self.logical(logical, sent_at)).await,
+                    message => self.message(message, start).await,
+                }
             }
             Frame::Keepalive { wal_end, sent_at, reply_requested } => {
                 self.sink.heard(wal_end, sent_at, reply_requested);
@@ -184,8 +194,8 @@ impl Engine {
             Message::Commit(commit) => self.commit(commit).await,
             Message::Truncate(_, truncate) => self.truncates(truncate, lsn).await,
             Message::Relation(_, body) => self.relation(body),
-            // The catalog names types; origins are not filtered; messages are not asked for.
-            Message::Type(..) | Message::Origin(_) | Message::Logical(..) => Ok(()),
+            // The catalog names types; origins are not filtered.
+            Message::Type(..) | Message::Origin(_) => Ok(()),
             other => Err(diagnosis::of_message(other)),
         }
     }

@@ -13,6 +13,7 @@ mod differential;
 mod evolution;
 mod faults;
 mod marks;
+mod messages;
 mod python;
 mod random;
 mod recovery;

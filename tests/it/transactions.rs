@@ -208,15 +208,16 @@ fn daemons_killed_amid_transactions_tell_each_again_in_the_same_bytes() {
     let mut next = 0;
     for _ in 0..KILLS {
         let daemon = pipeline.start();
-        for _ in 0..20 {
-            let last = next + random.of(1..200);
+        for number in 0..=40 {
+            // The last one is large, and the daemon dies in the midst of it.
+            let last = next + if number == 40 { 10_000 } else { random.of(1..20) };
             shop.execute(&format!(
                 "INSERT INTO orders SELECT g, 'tea' FROM generate_series({}, {last}) g",
                 next + 1
             ));
             next = last;
         }
-        thread::sleep(Duration::from_millis(random.of(0..60)));
+        thread::sleep(Duration::from_millis(random.of(20..200)));
         daemon.kill();
     }
     let daemon = pipeline.start();
@@ -224,7 +225,7 @@ fn daemons_killed_amid_transactions_tell_each_again_in_the_same_bytes() {
     daemon.terminate();
     let (counts, repeats) = told(&pipeline.topic("transaction").read_json());
     eprintln!("{} transactions, {repeats} records came again", counts.len());
-    assert_eq!(counts.len(), 20 * usize::try_from(KILLS).expect("a number"));
+    assert_eq!(counts.len(), 41 * usize::try_from(KILLS).expect("a number"));
     assert_eq!(counts.values().sum::<u64>(), next);
     let orders = pipeline.changes("public.orders");
     for (commit, count) in counts {

@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::change::{Position, Transaction};
-use crate::lsn::{CommitLsn, DurableLsn, Lsn};
+use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use crate::pgoutput::{Begin, Commit, PgTimestamp};
 use crate::watermark::{Ticket, Unaccounted, Watermark};
 
@@ -26,6 +26,8 @@ pub enum Disorder {
     },
     /// A row or a commit outside of a transaction.
     Outside,
+    /// A message that belongs to no transaction inside of one.
+    Inside(Lsn),
     /// A commit that is not the one its begin announced.
     ForeignCommit {
         /// What begin said.
@@ -51,6 +53,9 @@ impl fmt::Display for Disorder {
                 )
             }
             Self::Outside => f.write_str("a row or commit comes outside of a transaction"),
+            Self::Inside(at) => {
+                write!(f, "a message of no transaction, at {at}, comes inside of one")
+            }
             Self::ForeignCommit { announced, came } => {
                 write!(f, "a commit at {} ends a transaction announced for {}", came.0, announced.0)
             }
@@ -77,6 +82,8 @@ impl From<Unaccounted> for Disorder {
 struct Open {
     transaction: Transaction,
     ordinal: u64,
+    /// Messages since the last row.
+    messages: u32,
     /// `None` for a transaction that was delivered before a restart and only repeats.
     ticket: Option<Ticket>,
 }
@@ -127,7 +134,7 @@ impl Intake {
         let ticket =
             if repeats { None } else { Some(self.watermark.begin(commit_lsn, commit_time)) };
         let transaction = Transaction { commit_lsn, commit_time, xid };
-        self.open = Some(Open { transaction, ordinal: 0, ticket });
+        self.open = Some(Open { transaction, ordinal: 0, messages: 0, ticket });
         Ok(())
     }
 
@@ -139,6 +146,7 @@ impl Intake {
         let place = self.behind()?;
         if let Some(open) = &mut self.open {
             open.ordinal += 1;
+            open.messages = 0;
         }
         Ok(place)
     }
@@ -149,9 +157,57 @@ impl Intake {
     /// # Errors
     /// Outside of a transaction.
     pub fn behind(&self) -> Result<Option<Place>, Disorder> {
-        let Open { transaction, ordinal, ticket } = self.open.ok_or(Disorder::Outside)?;
+        let Open { transaction, ordinal, ticket, .. } = self.open.ok_or(Disorder::Outside)?;
         let position = Position { commit_lsn: transaction.commit_lsn, ordinal, sub_index: 0 };
         Ok(ticket.map(|ticket| Place { transaction, position, ticket }))
+    }
+
+    /// A message of the open transaction came; `None` where it repeats. It counts no row: its
+    /// sub-index says which message before the next row it is.
+    ///
+    /// # Errors
+    /// Outside of a transaction.
+    pub fn message(&mut self) -> Result<Option<Place>, Disorder> {
+        let mut place = self.behind()?;
+        if let Some(open) = &mut self.open {
+            if let Some(place) = &mut place {
+                place.position.sub_index = open.messages;
+            }
+            open.messages = open.messages.saturating_add(1);
+        }
+        Ok(place)
+    }
+
+    /// A message that belongs to no transaction came, `at` being the last byte of it in the log;
+    /// `None` where it repeats what is delivered. Its record is handed over before
+    /// [`Intake::end_alone`].
+    ///
+    /// The server says where a message ends, and a commit may start just there. The byte before
+    /// tells the two apart, also at a resume point between them.
+    ///
+    /// # Errors
+    /// Inside of a transaction, or before the last one.
+    pub fn begin_alone(
+        &mut self,
+        at: Lsn,
+        sent_at: PgTimestamp,
+    ) -> Result<Option<Ticket>, Disorder> {
+        if self.open.is_some() {
+            return Err(Disorder::Inside(at));
+        }
+        let begins = CommitLsn(at);
+        if let Some(after) = self.last.filter(|last| *last >= begins) {
+            return Err(Disorder::BackwardBegin { begins, after });
+        }
+        self.last = Some(begins);
+        Ok((at >= self.resumed_at).then(|| self.watermark.begin_alone(sent_at)))
+    }
+
+    /// The record of that message was handed over. Returns the message's end.
+    pub fn end_alone(&mut self, at: Lsn) -> Lsn {
+        let end = Lsn(at.0.saturating_add(1));
+        self.watermark.commit(EndLsn(end));
+        end
     }
 
     /// A record of the open transaction was handed to the sink.
@@ -225,7 +281,6 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::EndLsn;
     use crate::pgoutput::Xid;
 
     fn begin(at: u64) -> Begin {
@@ -288,6 +343,75 @@ mod tests {
         intake.begin(&begin(10)).unwrap();
         intake.commit(&commit(10, 12)).unwrap();
         assert!(matches!(intake.begin(&begin(10)), Err(Disorder::BackwardBegin { .. })));
+    }
+
+    #[test]
+    fn messages_of_a_transaction_count_no_rows() {
+        let mut intake = from(0);
+        intake.begin(&begin(10)).unwrap();
+        let mut places = Vec::new();
+        for is_row in [false, false, true, false, true, false] {
+            let place = if is_row { intake.row() } else { intake.message() };
+            let Position { ordinal, sub_index, .. } = place.unwrap().unwrap().position;
+            places.push((is_row, ordinal, sub_index));
+        }
+        let expected = [
+            (false, 0, 0),
+            (false, 0, 1),
+            (true, 0, 0),
+            (false, 1, 0),
+            (true, 1, 0),
+            (false, 2, 0),
+        ];
+        assert_eq!(places, expected);
+        assert_eq!(from(0).message(), Err(Disorder::Outside));
+    }
+
+    #[test]
+    fn a_message_of_no_transaction_is_confirmed_once_it_is_delivered() {
+        let mut intake = from(5);
+        let ticket = intake.begin_alone(Lsn(10), PgTimestamp(0)).unwrap().expect("it is new");
+        assert!(!intake.is_settled());
+        intake.passed(Lsn(50));
+        intake.produced();
+        intake.end_alone(Lsn(10));
+        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(5), false));
+        intake.delivered(ticket, 1).unwrap();
+        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(11), true));
+        assert_eq!(intake.last_durable(), None, "it is no commit");
+    }
+
+    #[test]
+    fn a_message_of_no_transaction_waits_for_the_transaction_before_it() {
+        let mut intake = from(0);
+        intake.begin(&begin(10)).unwrap();
+        let row = intake.row().unwrap().unwrap().ticket;
+        intake.produced();
+        intake.commit(&commit(10, 12)).unwrap();
+        let message = intake.begin_alone(Lsn(12), PgTimestamp(0)).unwrap().unwrap();
+        intake.produced();
+        assert_eq!(intake.end_alone(Lsn(12)), Lsn(13));
+        intake.delivered(message, 1).unwrap();
+        assert_eq!(intake.durable().lsn(), Lsn(0));
+        intake.delivered(row, 1).unwrap();
+        assert_eq!(intake.durable().lsn(), Lsn(13));
+        assert_eq!(intake.last_durable(), Some(CommitLsn(Lsn(10))));
+    }
+
+    #[test]
+    fn resuming_behind_a_message_repeats_neither_it_nor_leaves_out_what_follows() {
+        let mut intake = from(11);
+        assert_eq!(intake.begin_alone(Lsn(10), PgTimestamp(0)), Ok(None));
+        // The message ends at 11, and so the next commit may start there.
+        intake.begin(&begin(11)).unwrap();
+        assert!(intake.row().unwrap().is_some());
+        let inside = intake.begin_alone(Lsn(12), PgTimestamp(0));
+        assert_eq!(inside, Err(Disorder::Inside(Lsn(12))));
+        intake.commit(&commit(11, 20)).unwrap();
+        assert!(intake.begin_alone(Lsn(24), PgTimestamp(0)).unwrap().is_some());
+        intake.end_alone(Lsn(24));
+        let backward = intake.begin_alone(Lsn(24), PgTimestamp(0));
+        assert!(matches!(backward, Err(Disorder::BackwardBegin { .. })));
     }
 
     #[test]

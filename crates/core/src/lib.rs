@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod dead_letter;
 pub mod gap;
 pub mod intake;
+pub mod logical;
 pub mod lsn;
 pub mod pgoutput;
 pub mod transaction;

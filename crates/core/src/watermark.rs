@@ -28,7 +28,8 @@ struct Entry {
     outstanding: u64,
     /// `None` while the transaction is open.
     end: Option<Lsn>,
-    commit_lsn: CommitLsn,
+    /// `None` for a message that belongs to no transaction.
+    commit_lsn: Option<CommitLsn>,
     commit_time: PgTimestamp,
 }
 
@@ -51,6 +52,15 @@ impl Watermark {
 
     /// A transaction starts; at most one is open at a time, for commits come one after another.
     pub fn begin(&mut self, commit_lsn: CommitLsn, commit_time: PgTimestamp) -> Ticket {
+        self.open(Some(commit_lsn), commit_time)
+    }
+
+    /// A message that belongs to no transaction comes; it is open as a transaction is.
+    pub fn begin_alone(&mut self, sent_at: PgTimestamp) -> Ticket {
+        self.open(None, sent_at)
+    }
+
+    fn open(&mut self, commit_lsn: Option<CommitLsn>, commit_time: PgTimestamp) -> Ticket {
         let ticket = Ticket(self.first + self.entries.len() as u64);
         self.entries.push_back(Entry { outstanding: 0, end: None, commit_lsn, commit_time });
         ticket
@@ -132,7 +142,7 @@ impl Watermark {
         while let Some(Entry { outstanding: 0, end: Some(end), commit_lsn, .. }) =
             self.entries.front()
         {
-            self.last = Some(*commit_lsn);
+            self.last = commit_lsn.or(self.last);
             self.durable = self.durable.max(*end);
             self.entries.pop_front();
             self.first += 1;

@@ -132,6 +132,7 @@ impl Settling<'_> {
             tombstones: value_or(&typed.tombstones, true),
             truncates: value_or(&typed.truncates, true),
             transactions: value_or(&typed.transactions, false),
+            messages: value_or(&typed.messages, false),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),

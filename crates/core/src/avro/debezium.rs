@@ -418,7 +418,7 @@ fn sparse_vector(compiler: &mut Compiler<'_>) -> Type {
 }
 
 /// The record that tells where a change comes from.
-fn source() -> Json {
+pub(crate) fn source() -> Json {
     let string = || Json::str("string");
     let long = || Json::str("long");
     let snapshot = Shape {
@@ -453,7 +453,7 @@ fn source() -> Json {
     versioned("Source", "io.debezium.connector.postgresql", fields, 1)
 }
 
-fn transaction() -> Json {
+pub(crate) fn transaction() -> Json {
     let fields = vec![
         field("id", Json::str("string")),
         field("total_order", Json::str("long")),
@@ -462,7 +462,7 @@ fn transaction() -> Json {
     versioned("block", "event", fields, 1)
 }
 
-fn versioned(name: &str, namespace: &str, fields: Vec<Json>, version: i64) -> Json {
+pub(crate) fn versioned(name: &str, namespace: &str, fields: Vec<Json>, version: i64) -> Json {
     record(name, Some(namespace), fields)
         .with("connect.version", Json::Int(version))
         .with("connect.name", Json::str(format!("{namespace}.{name}")))

@@ -2,7 +2,7 @@
 
 use super::notes::Notes;
 use super::options::Profile;
-use super::plan::Plan;
+use super::plan::{Plan, Source};
 use super::record::{RecordMeta, Snapshot};
 use super::wire;
 use crate::lsn::Lsn;
@@ -62,19 +62,34 @@ impl Plan {
     }
 
     fn write_debezium_tail(&self, op: u8, meta: &RecordMeta<'_>, out: &mut Vec<u8>) {
+        self.source.write_debezium(meta, out);
+        write_transaction(meta, out);
+        out.extend_from_slice(&[2, op]);
+        let now_us = meta.now.0.saturating_add(EPOCH_US);
+        for time in [now_us.div_euclid(1000), now_us, now_us.wrapping_mul(1000)] {
+            out.push(2);
+            wire::long(out, time);
+        }
+    }
+}
+
+impl Source {
+    /// Appends where a record comes from, as Debezium says it.
+    #[inline]
+    pub(crate) fn write_debezium(&self, meta: &RecordMeta<'_>, out: &mut Vec<u8>) {
         let commit_us = commit_time_us(meta);
-        out.extend_from_slice(&self.source.head);
+        out.extend_from_slice(&self.head);
         wire::long(out, commit_us.div_euclid(1000));
         out.push(0);
         wire::bytes(out, meta.snapshot.as_str().as_bytes());
-        out.extend_from_slice(&self.source.database);
+        out.extend_from_slice(&self.database);
         out.push(2);
         write_sequence(meta, out);
         for time in [commit_us, commit_us.wrapping_mul(1000)] {
             out.push(2);
             wire::long(out, time);
         }
-        out.extend_from_slice(&self.source.table);
+        out.extend_from_slice(&self.table);
         optional(out, meta.transaction, |out, transaction| {
             wire::long(out, transaction.xid.0.into());
         });
@@ -84,13 +99,6 @@ impl Plan {
         out.push(0);
         optional(out, meta.origin, |out, (name, _)| wire::bytes(out, name.as_bytes()));
         optional(out, meta.origin, |out, (_, lsn)| write_lsn(lsn, out));
-        write_transaction(meta, out);
-        out.extend_from_slice(&[2, op]);
-        let now_us = meta.now.0.saturating_add(EPOCH_US);
-        for time in [now_us.div_euclid(1000), now_us, now_us.wrapping_mul(1000)] {
-            out.push(2);
-            wire::long(out, time);
-        }
     }
 }
 
@@ -125,7 +133,11 @@ fn write_lsn(lsn: Lsn, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn optional<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+pub(crate) fn optional<T>(
+    out: &mut Vec<u8>,
+    value: Option<T>,
+    write: impl FnOnce(&mut Vec<u8>, T),
+) {
     match value {
         None => out.push(0),
         Some(value) => {

@@ -10,26 +10,26 @@
 //! ```
 
 mod codec;
-mod debezium;
+pub(crate) mod debezium;
 mod debezium_codec;
 mod debezium_default;
 mod debezium_header;
 mod encode;
 pub(crate) mod envelope;
 mod error;
-mod json;
+pub(crate) mod json;
 mod key;
 mod made;
 pub mod names;
 mod notes;
 mod options;
-mod plan;
+pub(crate) mod plan;
 mod record;
 #[cfg(test)]
 #[path = "../../tests/avro_fixture/recorded.rs"]
 mod recorded;
 mod resolve;
-mod waltide;
+pub(crate) mod waltide;
 pub(crate) mod wire;
 
 pub use error::{DataError, PlanError, PlanFault, Problem, Warning};

@@ -61,13 +61,35 @@ pub(crate) struct ColumnPlan {
 
 /// Encoded fields of `source`. Waltide has all of them in a row, and so in `head`.
 #[derive(Debug, Default)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The version, the connector and the pipeline's name.
     pub(super) head: Box<[u8]>,
     /// The database's name.
     pub(super) database: Box<[u8]>,
     /// The schema's and the table's name.
     pub(super) table: Box<[u8]>,
+}
+
+impl Source {
+    pub(crate) fn new(options: &Options, schema: &str, table: &str) -> Self {
+        let Options { version, prefix, database, .. } = options;
+        let strings = |texts: &[&str]| {
+            let mut out = Vec::new();
+            texts.iter().for_each(|text| wire::bytes(&mut out, text.as_bytes()));
+            out.into()
+        };
+        match options.profile {
+            Profile::Waltide => Self {
+                head: strings(&[version, "waltide", prefix, database, schema, table]),
+                ..Self::default()
+            },
+            Profile::Debezium => Self {
+                head: strings(&[version, "postgresql", prefix]),
+                database: strings(&[database]),
+                table: strings(&[schema, table]),
+            },
+        }
+    }
 }
 
 impl Plan {
@@ -212,7 +234,7 @@ impl<'a> Compiler<'a> {
             table: self.relation.name.clone(),
             key_schema,
             value_schema: self.value_schema(fields).to_string(),
-            source: self.source(),
+            source: Source::new(self.options, &self.relation.schema, &self.relation.name),
             namespace: self.namespace,
             columns: columns.into(),
             key: key.into(),
@@ -266,27 +288,6 @@ impl<'a> Compiler<'a> {
             }
             (Profile::Debezium, Envelope::Full) => debezium::envelope(namespace, fields),
             (Profile::Debezium, Envelope::Flat) => debezium::top_level("Value", namespace, fields),
-        }
-    }
-
-    fn source(&self) -> Source {
-        let Options { version, prefix, database, .. } = self.options;
-        let Relation { schema, name, .. } = self.relation;
-        let strings = |texts: &[&str]| {
-            let mut out = Vec::new();
-            texts.iter().for_each(|text| wire::bytes(&mut out, text.as_bytes()));
-            out.into()
-        };
-        match self.options.profile {
-            Profile::Waltide => Source {
-                head: strings(&[version, "waltide", prefix, database, schema, name]),
-                ..Source::default()
-            },
-            Profile::Debezium => Source {
-                head: strings(&[version, "postgresql", prefix]),
-                database: strings(&[database]),
-                table: strings(&[schema, name]),
-            },
         }
     }
 

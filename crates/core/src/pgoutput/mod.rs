@@ -211,7 +211,7 @@ pub struct Truncate<'a> {
 pub struct LogicalMessage<'a> {
     /// Whether it belongs to its transaction's fate.
     pub transactional: bool,
-    /// Where it stands in the log.
+    /// Where it ends in the log.
     pub lsn: Lsn,
     /// What the writer called it.
     pub prefix: &'a str,
