@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::secret::{Credential, Secret};
 use super::tables::{TableName, TablePattern};
@@ -44,6 +45,8 @@ pub struct Pipeline {
     pub transactions: bool,
     /// Whether messages that applications write into the log are published.
     pub messages: bool,
+    /// How often a heartbeat says how far it is.
+    pub heartbeat: Option<Duration>,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
@@ -77,6 +80,15 @@ impl Pipeline {
         format!("{}.transaction", self.name)
     }
 
+    /// The topic of heartbeats.
+    #[must_use]
+    pub fn heartbeat_topic(&self) -> String {
+        match self.profile {
+            Profile::Waltide => format!("{}.waltide.heartbeat", self.name),
+            Profile::Debezium => format!("__debezium-heartbeat.{}", self.name),
+        }
+    }
+
     /// The topic of messages that applications write into the log.
     #[must_use]
     pub fn message_topic(&self) -> String {
@@ -90,6 +102,21 @@ impl Pipeline {
         let transactions = self.transactions.then(|| self.transaction_topic());
         let messages = self.messages.then(|| self.message_topic());
         transactions.into_iter().chain(messages).collect()
+    }
+
+    /// Names that no table's topic may have.
+    #[must_use]
+    pub fn reserved_topics(&self) -> Vec<String> {
+        let mut topics = self.topics_beside_tables();
+        topics.extend([self.checkpoint_topic(), self.dead_letter_topic(), self.gap_topic()]);
+        topics.push(self.heartbeat_topic());
+        topics
+    }
+
+    /// The topic of changes that somebody decided to go on without.
+    #[must_use]
+    pub fn gap_topic(&self) -> String {
+        format!("{}.waltide.gap", self.name)
     }
 
     /// The topic of a table. Two tables can come out at one name, and a name can be too long

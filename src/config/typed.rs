@@ -61,6 +61,10 @@ group! {
         /// Whether what applications write with `pg_logical_emit_message` is published on
         /// `{pipeline}.message`.
         messages: bool = Is("false"),
+        /// How often `{pipeline}.waltide.heartbeat` (in the debezium profile
+        /// `__debezium-heartbeat.{pipeline}`) says that the pipeline lives and how far it is, in
+        /// seconds; 0 for never.
+        heartbeat_seconds: Count<0, 86_400> = Is("0"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.

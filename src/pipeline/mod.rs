@@ -9,6 +9,7 @@ mod attempt;
 mod backoff;
 mod desk;
 mod diagnosis;
+mod heartbeats;
 mod holding;
 mod keeper;
 mod marks;

@@ -183,13 +183,9 @@ impl fmt::Display for Decision {
         writeln!(
             f,
             "it goes on from {to}, and says so to consumers on {}",
-            gap_topic(&self.settings)
+            self.settings.gap_topic()
         )
     }
-}
-
-fn gap_topic(settings: &Pipeline) -> String {
-    format!("{}.waltide.gap", settings.name)
 }
 
 impl Decision {
@@ -245,7 +241,7 @@ impl Decision {
     /// Writes the gap where consumers can see it.
     async fn tell(&self, gap: &Gap) -> Result<(), Fault> {
         let failed = |error: kafka::Error| diagnosis::of_kafka(&error);
-        let topic = gap_topic(&self.settings);
+        let topic = self.settings.gap_topic();
         let registry = registry_settings(&self.settings.registry)?;
         let url = registry.url.clone();
         let wrong = |error| diagnosis::of_registry(&error, &url);

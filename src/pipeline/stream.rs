@@ -25,6 +25,7 @@ use waltide_core::pgoutput::{
 };
 
 use super::diagnosis;
+use super::heartbeats::Heartbeats;
 use super::messages::Messages;
 use super::pace::Pace;
 use super::routes::{Compiler, Known};
@@ -58,6 +59,7 @@ pub(super) struct Engine {
     pub(super) transactions: Option<Transactions>,
     /// Where messages go, if they are wanted.
     pub(super) messages: Option<Messages>,
+    pub(super) heartbeats: Option<Heartbeats>,
     pub(super) status: Arc<Pipeline>,
     decoder: Decoder,
 }
@@ -68,8 +70,10 @@ impl Engine {
         let transactions = told.then(|| Transactions::new(compiler.common_options().profile));
         let wanted = compiler.settings.messages;
         let messages = wanted.then(|| Messages::new(Form::new(&compiler.common_options())));
+        let heartbeats = Heartbeats::new(&compiler.settings, compiler.common_options().profile);
         Self {
             sink,
+            heartbeats,
             transactions,
             messages,
             relations: RelationCache::new(),
@@ -131,7 +135,12 @@ impl Engine {
                     draining = true;
                     self.status.enter(State::Draining);
                 }
-                _ = show.tick() => self.show()?,
+                _ = show.tick() => {
+                    self.show()?;
+                    if !draining {
+                        self.beat().await?;
+                    }
+                }
                 read = pace.fill(reader), if reading => {
                     let count = read.map_err(|error| diagnosis::of_source(&error))?;
                     self.drain(reader, draining).await?;

@@ -30,7 +30,7 @@ pub(super) fn check(
 /// The topic of a table.
 pub(super) fn name(settings: &Pipeline, table: &TableName) -> Result<String, Fault> {
     let topic = settings.topic_of(table);
-    if settings.topics_beside_tables().contains(&topic) {
+    if settings.reserved_topics().contains(&topic) {
         return Err(unusable(format!(
             "the topic of table {table} would be {topic}, which holds records of another kind"
         )));

@@ -12,6 +12,7 @@ mod delivery_standby;
 mod differential;
 mod evolution;
 mod faults;
+mod heartbeats;
 mod marks;
 mod messages;
 mod python;

@@ -210,6 +210,17 @@ impl Intake {
         end
     }
 
+    /// A record that is none of the source's is about to be handed over, between transactions.
+    /// [`Intake::end_aside`] follows. Nothing is confirmed by it.
+    pub fn begin_aside(&mut self, now: PgTimestamp) -> Ticket {
+        self.watermark.begin_alone(now)
+    }
+
+    /// That record was handed over.
+    pub fn end_aside(&mut self) {
+        self.watermark.commit(EndLsn(Lsn::ZERO));
+    }
+
     /// A record of the open transaction was handed to the sink.
     pub fn produced(&mut self) {
         self.watermark.produced();
@@ -412,6 +423,23 @@ mod tests {
         intake.end_alone(Lsn(24));
         let backward = intake.begin_alone(Lsn(24), PgTimestamp(0));
         assert!(matches!(backward, Err(Disorder::BackwardBegin { .. })));
+    }
+
+    #[test]
+    fn a_record_that_is_none_of_the_sources_confirms_nothing_and_holds_nothing_up_for_long() {
+        let mut intake = from(5);
+        let ticket = intake.begin_aside(PgTimestamp(0));
+        intake.produced();
+        intake.end_aside();
+        intake.passed(Lsn(50));
+        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(5), false));
+        intake.delivered(ticket, 1).unwrap();
+        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(50), true));
+        let ticket = intake.begin_aside(PgTimestamp(0));
+        intake.produced();
+        intake.end_aside();
+        intake.delivered(ticket, 1).unwrap();
+        assert_eq!(intake.durable().lsn(), Lsn(50), "it has no position of its own");
     }
 
     #[test]

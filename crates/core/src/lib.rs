@@ -10,6 +10,7 @@ pub mod change;
 pub mod checkpoint;
 pub mod dead_letter;
 pub mod gap;
+pub mod heartbeat;
 pub mod intake;
 pub mod logical;
 pub mod lsn;

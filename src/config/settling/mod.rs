@@ -8,6 +8,7 @@ mod source;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::environment::Environment;
 use super::error::{Kind, Place, Problems};
@@ -133,6 +134,12 @@ impl Settling<'_> {
             truncates: value_or(&typed.truncates, true),
             transactions: value_or(&typed.transactions, false),
             messages: value_or(&typed.messages, false),
+            heartbeat: typed
+                .heartbeat_seconds
+                .value()
+                .and_then(|count| u64::try_from(count.0).ok())
+                .filter(|seconds| *seconds > 0)
+                .map(Duration::from_secs),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
