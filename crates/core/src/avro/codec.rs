@@ -169,7 +169,7 @@ impl Slot {
         } else {
             self.write_null(out)?;
         }
-        notes.note_unrepresentable(path, self.codec.scalar(), datum);
+        notes.note_unrepresentable(path, &self.codec.form(), datum);
         Ok(())
     }
 
@@ -348,6 +348,16 @@ impl Codec {
                 matches!(codec, D::ZonedTimestamp { .. } | D::ZonedTime | D::Hstore)
             }
             _ => false,
+        }
+    }
+
+    /// What a value that was unrepresentable is made of, to print it.
+    pub(crate) fn form(&self) -> Form {
+        match self {
+            Self::Array { element, style: ArrayStyle::Delimited(delimiter) } => {
+                Form::Array { element: Box::new(element.codec.form()), delimiter: *delimiter }
+            }
+            _ => Form::Scalar(self.scalar()),
         }
     }
 

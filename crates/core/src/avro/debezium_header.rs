@@ -81,7 +81,7 @@ fn write_java(
         }
         (codec, Some((number, _))) if codec.is_integer() => put!(out, "{number}"),
         (codec, Some((_, text))) if codec.is_string() => out.extend_from_slice(text),
-        _ => codec.scalar().describe(datum, out),
+        _ => codec.form().describe(datum, out),
     }
     notes.give_back(encoded);
     written

@@ -2,7 +2,7 @@
 
 use super::wire;
 use crate::value::Datum;
-use crate::value::scalar::Scalar;
+use crate::value::form::Form;
 
 /// Filled while a record is encoded; made once and reused.
 ///
@@ -58,13 +58,8 @@ impl Notes {
     }
 
     #[cold]
-    pub(crate) fn note_unrepresentable(
-        &mut self,
-        path: &Path<'_>,
-        scalar: Scalar,
-        datum: Datum<'_>,
-    ) {
-        self.unrepresentable.push(path, |out| scalar.describe(datum, out));
+    pub(crate) fn note_unrepresentable(&mut self, path: &Path<'_>, form: &Form, datum: Datum<'_>) {
+        self.unrepresentable.push(path, |out| form.describe(datum, out));
     }
 
     #[cold]
@@ -187,6 +182,7 @@ impl<'a> Path<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::scalar::Scalar;
 
     #[test]
     fn what_is_noted_reads_back_with_its_path() {
@@ -194,8 +190,8 @@ mod tests {
         let after = Path::name(None, "after");
         let prices = Path::name(Some(&after), "prices");
         let third = Path::index(&prices, 3);
-        notes.note_unrepresentable(&third, Scalar::Numeric, Datum::Text(b"NaN"));
-        notes.note_unrepresentable(&prices, Scalar::Text, Datum::Text(b"\xFFa"));
+        notes.note_unrepresentable(&third, &Form::Scalar(Scalar::Numeric), Datum::Text(b"NaN"));
+        notes.note_unrepresentable(&prices, &Form::Scalar(Scalar::Text), Datum::Text(b"\xFFa"));
         assert_eq!(
             notes.unrepresentable().collect::<Vec<_>>(),
             [("after.prices[3]", "NaN"), ("after.prices", "\\xff61")]

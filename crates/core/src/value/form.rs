@@ -2,7 +2,7 @@
 
 use super::quoted::{Escape, is_space, quote};
 use super::scalar::Scalar;
-use super::{Datum, Fault, array, composite, text};
+use super::{Datum, Fault, array, bytes, composite, text};
 
 /// What a type's bytes are made of.
 #[derive(Clone, Debug)]
@@ -15,6 +15,17 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// The same, or the bytes in hex where there is no such text: for notes, which must say
+    /// something whatever came.
+    pub(crate) fn describe(&self, datum: Datum<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        if self.write_text(datum, out).is_err() {
+            out.truncate(start);
+            let (Datum::Text(raw) | Datum::Binary(raw)) = datum;
+            bytes::write_hex(raw, out);
+        }
+    }
+
     /// Appends the value as Postgres would write it.
     pub(crate) fn write_text(&self, datum: Datum<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
         if let Datum::Text(bytes) = datum {

@@ -219,17 +219,6 @@ impl Scalar {
         }
         Ok(())
     }
-
-    /// The same, or the bytes in hex where there is no such text: for notes, which must say
-    /// something whatever came.
-    pub(crate) fn describe(self, datum: Datum<'_>, out: &mut Vec<u8>) {
-        let start = out.len();
-        if self.write_text(datum, out).is_err() {
-            out.truncate(start);
-            let (Datum::Text(raw) | Datum::Binary(raw)) = datum;
-            bytes::write_hex(raw, out);
-        }
-    }
 }
 
 /// `1 2 3`.
