@@ -81,8 +81,8 @@ struct Round {
 
 /// A backlog, and a slot that stands before it.
 struct Bench {
+    stack: &'static Stack,
     database: Database,
-    config: PathBuf,
     rows: u64,
     /// Of the daemon; its publication is called the same.
     slot: String,
@@ -102,20 +102,18 @@ fn main() {
 }
 
 impl Bench {
-    fn prepare(stack: &Stack, workload: &Workload, rows: u64) -> Self {
+    fn prepare(stack: &'static Stack, workload: &Workload, rows: u64) -> Self {
         let database = stack.database(Version::V17, "bench");
         database.execute(&format!("CREATE TABLE rows ({})", workload.columns));
         let step = workload.per_transaction;
         if let Some(seed) = &workload.seed {
             write(&database, seed, rows, step);
         }
-        let config = config(stack, &database);
-        // The first run makes publication and slot; the backlog is written behind them.
-        let daemon = start(&config);
-        until("the daemon is ready", || status().filter(|status| status["state"] == "streaming"));
-        stop(&daemon);
         let slot = format!("waltide_{}", database.prefix().replace('-', "_"));
-        let bench = Self { database, config, rows: rows / step * step, slot };
+        let bench = Self { stack, database, rows: rows / step * step, slot };
+        // The first run makes publication and slot; the backlog is written behind them.
+        let daemon = bench.start("before");
+        stop(&daemon);
         bench.copy_slot(&bench.slot, &bench.other_slot("before"));
         write(&bench.database, &workload.statement, rows, step);
         bench
@@ -123,6 +121,36 @@ impl Bench {
 
     fn other_slot(&self, what: &str) -> String {
         format!("{}_{what}", self.slot)
+    }
+
+    /// The daemon, once it streams.
+    fn start(&self, pipeline: &str) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
+        command.arg("run").arg("--config").arg(self.config(pipeline));
+        let daemon = Process::start("waltide", &command);
+        until("changes flow", || status().filter(|status| status["state"] == "streaming"));
+        daemon
+    }
+
+    /// A file that goes with the database's name into the build's own directory.
+    fn config(&self, pipeline: &str) -> PathBuf {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = directory.join(format!("{}.yaml", self.database.prefix()));
+        let source = json!({
+            "url": self.database.url(), "tables": ["public.*"],
+            "slot": self.slot, "publication": self.slot,
+        });
+        let text = json!({
+            "pipelines": { format!("{}-{pipeline}", self.database.prefix()): {
+                "source": source,
+                "kafka": { "bootstrap_servers": self.stack.kafka().bootstrap(), "partitions": 1 },
+                "registry": { "url": self.stack.registry().url() },
+                "snapshot": "never",
+            }},
+            "http": { "listen": HTTP },
+        });
+        fs::write(&path, text.to_string()).expect("the build's directory can be written");
+        path
     }
 
     fn copy_slot(&self, from: &str, to: &str) {
@@ -149,8 +177,9 @@ impl Bench {
         let rival_unix_s = unix.and_then(|unix| self.rival(&unix));
         self.drop_slot(&self.slot);
         self.copy_slot(&self.other_slot("before"), &self.slot);
-        let daemon = start(&self.config);
-        until("changes flow", || status().filter(|status| status["state"] == "streaming"));
+        // A pipeline of its own: to one that knows from its checkpoint that all of this is
+        // published already, a slot that was put back brings nothing new.
+        let daemon = self.start(&format!("round-{}", round + 1));
         let started = Instant::now();
         let walsender = self.database.value(&format!(
             "SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'",
@@ -203,29 +232,6 @@ fn write(database: &Database, statement: &str, rows: u64, step: u64) {
         "DO $$ DECLARE n bigint; BEGIN FOR k IN 0..{last} LOOP
            n := k::bigint * {step}; {statement}; COMMIT; END LOOP; END $$"
     ));
-}
-
-/// A file that goes with the database's name into the build's own directory.
-fn config(stack: &Stack, database: &Database) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = directory.join(format!("{}.yaml", database.prefix()));
-    let text = json!({
-        "pipelines": { database.prefix(): {
-            "source": { "url": database.url(), "tables": ["public.*"] },
-            "kafka": { "bootstrap_servers": stack.kafka().bootstrap(), "partitions": 1 },
-            "registry": { "url": stack.registry().url() },
-            "snapshot": "never",
-        }},
-        "http": { "listen": HTTP },
-    });
-    fs::write(&path, text.to_string()).expect("the build's directory can be written");
-    path
-}
-
-fn start(config: &Path) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
-    command.arg("run").arg("--config").arg(config);
-    Process::start("waltide", &command)
 }
 
 fn stop(daemon: &Process) {
