@@ -46,6 +46,11 @@ pub enum Command {
     /// Print the SQL that makes role, publication and slot
     #[command(after_help = "Example:\n  waltide setup --config waltide.yaml | psql --host db shop")]
     Setup(ConfigFile),
+    /// Look at everything a pipeline needs, and say what mends what is missing
+    ///
+    /// Nothing is changed anywhere. Exit code 1 where something is in the way.
+    #[command(after_help = "Example:\n  waltide check --config waltide.yaml")]
+    Check(Check),
     /// Look at what pipelines remember
     #[command(
         subcommand_required = true,
@@ -87,6 +92,19 @@ pub struct Run {
     /// Exit with code 1 where a server is away or refuses
     #[arg(long)]
     pub fail_fast: bool,
+}
+
+/// `waltide check`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// The pipeline; all of them where none is named
+    pub pipeline: Option<String>,
+    /// For programs: one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
 }
 
 /// `waltide checkpoint ...`

@@ -17,7 +17,7 @@ const REPORT: &str = "this should not happen: report it with this message; after
                       everything unconfirmed is read again";
 
 /// The source.
-pub(super) fn of_source(error: &SourceError) -> Fault {
+pub(crate) fn of_source(error: &SourceError) -> Fault {
     use SourceError as E;
     let (code, mend) = match error {
         E::Dns { .. } => (
@@ -172,7 +172,7 @@ pub(super) const WAL_LEVEL_MEND: &str =
     "run ALTER SYSTEM SET wal_level = 'logical' on the server and restart it";
 
 /// The sink.
-pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
+pub(crate) fn of_kafka(error: &kafka::Error) -> Fault {
     use kafka::Error as E;
     match error {
         E::Unreachable { brokers, reason } => Fault::new(
@@ -301,7 +301,7 @@ pub(super) fn of_silence(source: &str, after: Duration) -> Fault {
 }
 
 /// The registry at an address.
-pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
+pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
     use registry::Error as E;
     match error {
         E::Unreachable { reason } => Fault::new(
@@ -423,7 +423,7 @@ pub(super) fn of_large_row(topic: &str, bytes: usize) -> Fault {
 }
 
 /// A table.
-pub(super) fn of_plan(error: &PlanError) -> Fault {
+pub(crate) fn of_plan(error: &PlanError) -> Fault {
     Fault::new(
         Code::TableUnplannable,
         format!("a table cannot be written as Avro: {error}"),

@@ -14,7 +14,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How soon the server lets go of the slot of a daemon that froze or lost its network.
 const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
+pub(crate) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
     let wrong = |what: String| {
         Fault::new(Code::SourceSettings, what, "correct source.url and the files it names")
     };
@@ -34,7 +34,7 @@ pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> 
     Ok(params)
 }
 
-pub(super) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
+pub(crate) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
     let plain = |(key, value): (&String, &config::Secret)| (key.clone(), value.expose().to_owned());
     kafka::Settings {
         bootstrap_servers: of.bootstrap_servers.clone(),
@@ -42,7 +42,7 @@ pub(super) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
     }
 }
 
-pub(super) fn registry_settings(
+pub(crate) fn registry_settings(
     of: &config::settled::Registry,
 ) -> Result<registry::Settings, Fault> {
     use config::settled::RegistryLogin;

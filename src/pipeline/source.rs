@@ -17,7 +17,7 @@ use crate::postgres::sql::{identifier, literal, qualified};
 use crate::postgres::{Connection, Error, Peer, Slot, SqlState, WalStatus};
 
 /// The oldest server whose pgoutput we read: the first with streaming, binary and messages.
-const OLDEST_VERSION: u32 = 140_000;
+pub(crate) const OLDEST_VERSION: u32 = 140_000;
 
 /// How long making a slot may wait for old transactions before we say whose they are. `run`
 /// promises to name what is wrong within ten seconds.
