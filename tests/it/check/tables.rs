@@ -6,7 +6,7 @@ use super::{Found, ORDERS, Patient};
 use crate::support::Pipeline;
 
 #[test]
-fn a_table_whose_rows_cannot_be_identified_mended() {
+fn a_table_whose_rows_cannot_be_identified_is_mended() {
     for version in [Version::V14, Version::NEWEST] {
         let database = Stack::shared().database(version, "check identity");
         database.execute("CREATE TABLE keyless (a int)");
