@@ -13,3 +13,4 @@ pub mod pipeline;
 pub mod postgres;
 pub mod registry;
 pub mod status;
+pub mod tail;

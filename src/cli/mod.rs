@@ -5,6 +5,7 @@ mod check;
 mod checkpoint;
 mod recover;
 mod run;
+mod tail;
 mod terminal;
 
 use std::fmt;
@@ -66,6 +67,7 @@ pub fn perform() -> Result<(), Failure> {
             run::run(loaded, asked.fail_fast)
         }
         Command::Setup(file) => setup(load(&file)?.config),
+        Command::Tail(asked) => tail::tail(asked),
         Command::Check(asked) => check::check(load(&asked.config)?.config, &asked),
         Command::Checkpoint { command: CheckpointCommand::Show { pipeline, json, config } } => {
             checkpoint::show(load(&config)?.config, pipeline.as_deref(), json)

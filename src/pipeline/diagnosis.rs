@@ -347,7 +347,7 @@ pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
 }
 
 /// The stream's order.
-pub(super) fn of_disorder(error: Disorder) -> Fault {
+pub(crate) fn of_disorder(error: Disorder) -> Fault {
     let code = match error {
         Disorder::Unaccounted(_) => Code::Internal,
         Disorder::NestedBegin(_)
@@ -360,7 +360,7 @@ pub(super) fn of_disorder(error: Disorder) -> Fault {
 }
 
 /// The stream's bytes.
-pub(super) fn of_bytes(error: &DecodeError) -> Fault {
+pub(crate) fn of_bytes(error: &DecodeError) -> Fault {
     Fault::new(
         Code::SourceProtocol,
         format!("the server sent bytes that are not pgoutput: {error}"),
@@ -386,7 +386,7 @@ pub(super) fn of_message(message: &Message<'_>) -> Fault {
 }
 
 /// More relations on one connection than are remembered.
-pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
+pub(crate) fn of_too_many_relations(_: TooManyRelations) -> Fault {
     Fault::new(
         Code::SourceLost,
         "the connection has described more tables than are remembered".to_owned(),
@@ -395,7 +395,7 @@ pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
 }
 
 /// A row of a relation the server has not described.
-pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
+pub(crate) fn of_unknown_relation(relation: RelationId) -> Fault {
     Fault::new(
         Code::SourceProtocol,
         format!("a row came for relation {} that the server has not described", relation.0),
@@ -404,7 +404,7 @@ pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
 }
 
 /// A row.
-pub(super) fn of_row(error: &DataError) -> Fault {
+pub(crate) fn of_row(error: &DataError) -> Fault {
     Fault::new(
         Code::RowUnencodable,
         error.to_string(),

@@ -20,5 +20,6 @@ mod python;
 mod random;
 mod recovery;
 mod support;
+mod tail;
 mod transactions;
 mod values;
