@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::args::Check;
+use super::args::Looked;
 use super::terminal::{Paint, Style};
 use super::{Failure, chosen, runtime, say};
 use crate::check::{self, Finding, Level, Step};
 use crate::config::Config;
 use crate::fault::{Code, Fault};
 
-pub(super) fn check(config: Config, asked: &Check) -> Result<(), Failure> {
+pub(super) fn check(config: Config, asked: &Looked) -> Result<(), Failure> {
     let runtime = runtime()?;
     let style = Style::of_output();
     let (mut errors, mut warnings) = (0, 0);

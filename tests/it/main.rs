@@ -16,6 +16,7 @@ mod faults;
 mod heartbeats;
 mod marks;
 mod messages;
+mod operating;
 mod python;
 mod random;
 mod recovery;

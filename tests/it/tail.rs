@@ -190,7 +190,8 @@ fn a_role_that_may_not_publish_is_told_the_ways_there_are() {
         assert!(refused.everything.contains(word), "{}", refused.everything);
     }
     database.execute("CREATE PUBLICATION given FOR TABLE orders");
-    let arguments = ["--table", "public.orders", "--publication", "given", "--json", "--count", "1"];
+    let arguments =
+        ["--table", "public.orders", "--publication", "given", "--json", "--count", "1"];
     let tail = Tail::start(&url, &arguments);
     database.execute("INSERT INTO orders VALUES (1, 'tea')");
     assert_eq!(tail.wait_for(1)[0]["op"], "c");
