@@ -14,7 +14,9 @@ pub(super) fn lines(settings: &Pipeline, tables: impl Iterator<Item = TableName>
         format!("Read --operation DescribeConfigs --topic {}", settings.checkpoint_topic()),
         format!("Write --transactional-id {}", settings.transactional_id()),
     ];
-    let elsewhere = tables.iter().filter(|topic| !topic.starts_with(&prefix));
+    let heartbeat = settings.heartbeat.map(|_| settings.heartbeat_topic());
+    let beside = settings.topics_beside_tables().into_iter().chain(heartbeat);
+    let elsewhere = tables.into_iter().chain(beside).filter(|topic| !topic.starts_with(&prefix));
     allowed.extend(elsewhere.map(|topic| format!("Create --operation Write --topic {topic}")));
     let mut lines =
         vec!["-- where Kafka has access control, for USER, whom the daemon logs in as:".to_owned()];

@@ -255,7 +255,7 @@ impl Compiler {
                 Envelope::Full => avro::Envelope::Full,
                 Envelope::Flat => avro::Envelope::Flat,
             },
-            prefix: self.settings.name.clone(),
+            prefix: self.settings.prefix.clone(),
             database: self.catalog.peer().database().to_owned(),
             tombstones: self.settings.tombstones,
             binary: self.settings.source.binary,
