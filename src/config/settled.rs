@@ -184,6 +184,20 @@ pub struct Kafka {
     pub topic_config: BTreeMap<String, Secret>,
     /// Properties for librdkafka; none of them touches the delivery guarantee.
     pub properties: BTreeMap<String, Secret>,
+    /// Who we are, where that changes while the daemon runs.
+    pub login: KafkaLogin,
+}
+
+/// Who we are to the brokers, beside what the properties say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KafkaLogin {
+    /// As the properties say.
+    #[default]
+    AsConfigured,
+    /// With this password.
+    Password(Credential),
+    /// As the bearer of this token.
+    Token(Credential),
 }
 
 /// The schema registry.

@@ -95,6 +95,12 @@ group! {
         /// password can be changed while the daemon runs. Without it, the password is the URL's,
         /// or that in the environment variable `PGPASSWORD`.
         password_file: PathBuf = Optional,
+        /// A command that prints the password, as a list of the program and its arguments:
+        /// `[aws, rds, generate-db-auth-token, ...]`. It is run for each new connection, without a
+        /// shell, for five seconds at most, so short-lived passwords are no trouble. Keep secrets
+        /// out of its arguments, which anybody on the machine can see; what it prints is shown
+        /// nowhere.
+        password_command: Texts = Optional,
         /// The tables to capture, as patterns of `schema.table` in which `*` stands for any
         /// characters. They are compared as written: `public.Orders` is not `public.orders`. A
         /// name with a dot or star in it goes in double quotes: `public."a.b"`.
@@ -129,6 +135,17 @@ group! {
         /// Properties for librdkafka, with its names: `security.protocol: sasl_ssl`. Those that
         /// keep the delivery guarantee are refused here.
         properties: Map<ByProperty, Verbatim> = Optional,
+        /// A file that holds the password of `sasl.username`, instead of `sasl.password` under
+        /// `properties`. It is read for each new client, and a client that is refused is made anew,
+        /// so the password can be changed while the daemon runs.
+        password_file: PathBuf = Optional,
+        /// A file that holds a token, for `sasl.mechanism: OAUTHBEARER`. It is read again before the
+        /// token expires, as its `exp` says, or every few minutes where it says nothing. The topics
+        /// of a pipeline that logs in with a token must be there: it cannot make them.
+        token_file: PathBuf = Optional,
+        /// A command that prints such a token, as a list of the program and its arguments, run as
+        /// `source.password_command` is.
+        token_command: Texts = Optional,
     }
 }
 

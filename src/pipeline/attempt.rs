@@ -142,7 +142,7 @@ impl Attempt {
         if self.registry.is_some() {
             return Ok(());
         }
-        let settings = registry_settings(&self.settings.registry)?;
+        let settings = registry_settings(&self.settings.registry);
         let url = settings.url.clone();
         let wrong = |error| diagnosis::of_registry(&error, &url);
         let client = Client::new(settings).map_err(wrong)?;

@@ -14,7 +14,7 @@ use super::desk::{Desk, Offer, Trouble};
 use super::diagnosis;
 use super::positions::Positions;
 use super::standing::{GIVEN_UP_AFTER, SILENT_AFTER, STALLED_AFTER, Standing, Verdict};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::kafka::{Producer, Record, Refusal};
 use crate::status::{Pipeline, State};
 
@@ -217,7 +217,9 @@ impl Sink {
                 return Err(diagnosis::of_silence(&self.servers.source, GIVEN_UP_AFTER));
             }
         };
-        if self.fail_fast {
+        // A client keeps the password and the certificate it was made with; new ones read them anew.
+        let refused = matches!(fault.code, Code::KafkaAuthentication | Code::KafkaTls);
+        if self.fail_fast || (refused && in_flight > 0) {
             return Err(fault);
         }
         match self.status.state() {

@@ -10,6 +10,7 @@ mod kafka;
 mod login;
 mod names;
 mod registry;
+mod rotation;
 mod rows;
 mod secrets;
 mod source;

@@ -127,14 +127,15 @@ impl Broker {
             .launch(&command, || probe.fetch_metadata(None, Duration::from_millis(500)).is_ok())
     }
 
-    /// Kafka's own tool for access control.
-    pub(super) fn acls<'a>(
+    /// One of Kafka's own tools, by its class.
+    pub(super) fn tool<'a>(
         &self,
+        class: &str,
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), Error> {
         let mut command = jvm::command(HEAP, &Classes::Shared(None), &self.server.home.path);
         command.arg("-cp").arg(artifacts::servers()?.join("kafka/*"));
-        command.args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.direct()]);
+        command.args([class, "--bootstrap-server", &self.direct()]);
         artifacts::run("java", command.args(arguments))
     }
 

@@ -212,8 +212,21 @@ impl Kafka {
     /// When it fails, or where the cluster is not ours.
     #[track_caller]
     pub fn acls<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
-        let Some(broker) = &self.0.broker else { panic!("access control of a cluster not ours") };
-        if let Err(error) = broker.acls(arguments) {
+        self.tool("org.apache.kafka.tools.AclCommand", arguments);
+    }
+
+    /// Runs Kafka's own tool for users, quotas and settings, as in `kafka-configs.sh ARGUMENTS`.
+    ///
+    /// # Panics
+    /// When it fails, or where the cluster is not ours.
+    #[track_caller]
+    pub fn configs<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
+        self.tool("kafka.admin.ConfigCommand", arguments);
+    }
+
+    #[track_caller]
+    fn tool<'a>(&self, class: &str, arguments: impl IntoIterator<Item = &'a str>) {
+        if let Err(error) = self.broker().tool(class, arguments) {
             panic!("{error}");
         }
     }
