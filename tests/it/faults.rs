@@ -6,6 +6,7 @@
 //! done what they say, it goes on by itself and nothing is missing.
 
 mod access;
+mod bearer;
 mod kafka;
 mod login;
 mod names;
