@@ -153,6 +153,8 @@ pub struct Source {
     pub exclude: Vec<TablePattern>,
     /// The replication slot.
     pub slot: String,
+    /// Whether standbys keep a copy of the slot.
+    pub failover: bool,
     /// The publication.
     pub publication: String,
     /// Whether values travel in binary.

@@ -137,6 +137,7 @@ impl Lines {
         self.list("tables", &typed.tables, Clone::clone);
         self.list("exclude", &typed.exclude, Clone::clone);
         self.leaf("slot", &settled.slot, &typed.slot);
+        self.leaf("failover", flag(settled.failover), &typed.failover);
         self.leaf("publication", &settled.publication, &typed.publication);
         self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();

@@ -109,6 +109,12 @@ group! {
         exclude: Texts = Optional,
         /// The replication slot: lower-case letters, digits and `_`, up to 63 characters.
         slot: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
+        /// Whether standbys keep a copy of the slot (PostgreSQL 17 and later), so that a pipeline goes
+        /// on after one of them is promoted. They need `sync_replication_slots = on`,
+        /// `hot_standby_feedback = on`, `primary_slot_name`, and a database in `primary_conninfo`; name
+        /// their physical slots in the primary's `synchronized_standby_slots`, or consumers may see
+        /// changes that the promoted server never had.
+        failover: bool = Is("false"),
         /// The publication. One that exists is used as it is.
         publication: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
         /// Whether values travel in Postgres' binary format. It is cheaper, and the only one that

@@ -133,7 +133,7 @@ impl Attempt {
         }
         // A new one would start later than the checkpoint, and leave a gap nobody sees.
         recovery::refuse_new_slot(&self.settings, kafka).await?;
-        source::make_slot(catalog, slot).await?;
+        source::make_slot(catalog, &self.settings.source).await?;
         Ok(true)
     }
 

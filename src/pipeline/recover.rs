@@ -148,7 +148,7 @@ async fn renew_slot(
         }
         Err(fault) => return Err(fault),
     };
-    source::make_slot(catalog, name).await?;
+    source::make_slot(catalog, &settings.source).await?;
     Ok(Some(what))
 }
 

@@ -48,6 +48,7 @@ impl Settling<'_> {
             exclude: exclude?,
             slot: slot?,
             publication: publication?,
+            failover: value_or(&typed.failover, false),
             binary: value_or(&typed.binary, true),
         })
     }
