@@ -47,6 +47,8 @@ pub struct Pipeline {
     pub messages: bool,
     /// How often a heartbeat says how far it is.
     pub heartbeat: Option<Duration>,
+    /// After how long without Kafka the slot is given up to a standby.
+    pub standby_yield: Option<Duration>,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.

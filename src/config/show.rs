@@ -104,6 +104,8 @@ impl Lines {
         self.leaf("messages", flag(settled.messages), &typed.messages);
         let seconds = settled.heartbeat.map_or(0, |every| every.as_secs()).to_string();
         self.leaf("heartbeat_seconds", &seconds, &typed.heartbeat_seconds);
+        let seconds = settled.standby_yield.map_or(0, |after| after.as_secs()).to_string();
+        self.leaf("standby_yield_seconds", &seconds, &typed.standby_yield_seconds);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);

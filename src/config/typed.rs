@@ -65,6 +65,9 @@ group! {
         /// `__debezium-heartbeat.{pipeline}`) says that the pipeline lives and how far it is, in
         /// seconds; 0 for never.
         heartbeat_seconds: Count<0, 86_400> = Is("0"),
+        /// After how long without Kafka a daemon that holds the slot gives it up to a standby, in
+        /// seconds; 0 for never. It stays away from it for ten seconds then.
+        standby_yield_seconds: Count<0, 86_400> = Is("0"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.

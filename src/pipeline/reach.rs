@@ -11,8 +11,9 @@ use crate::{kafka, registry};
 /// seconds. A shorter time in the URL counts.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How soon the server lets go of the slot of a daemon that froze or lost its network.
-const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon the server lets go of the slot of a daemon that froze or lost its network. A standby
+/// needs a second or two more, and takes over within ten.
+const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(6);
 
 pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
     let wrong = |what: String| {
