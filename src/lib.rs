@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+mod credential;
 pub mod fault;
 pub mod http;
 pub mod kafka;

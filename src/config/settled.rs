@@ -49,6 +49,8 @@ pub struct Pipeline {
     pub messages: bool,
     /// How often a heartbeat says how far it is.
     pub heartbeat: Option<Duration>,
+    /// After how long without Kafka the slot is given up to a standby.
+    pub standby_yield: Option<Duration>,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
@@ -155,6 +157,8 @@ pub struct Source {
     pub exclude: Vec<TablePattern>,
     /// The replication slot.
     pub slot: String,
+    /// Whether standbys keep a copy of the slot.
+    pub failover: bool,
     /// The publication.
     pub publication: String,
     /// Whether values travel in binary.
@@ -186,6 +190,20 @@ pub struct Kafka {
     pub topic_config: BTreeMap<String, Secret>,
     /// Properties for librdkafka; none of them touches the delivery guarantee.
     pub properties: BTreeMap<String, Secret>,
+    /// Who we are, where that changes while the daemon runs.
+    pub login: KafkaLogin,
+}
+
+/// Who we are to the brokers, beside what the properties say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KafkaLogin {
+    /// As the properties say.
+    #[default]
+    AsConfigured,
+    /// With this password.
+    Password(Credential),
+    /// As the bearer of this token.
+    Token(Credential),
 }
 
 /// The schema registry.

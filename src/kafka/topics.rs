@@ -12,6 +12,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
+use super::login::Login;
 use super::polled::Polled;
 use super::{Error, Settings};
 
@@ -68,7 +69,7 @@ impl Admin {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let client = Polled::new(&settings.client(), Listening::default())
+        let client = Polled::new(&settings.client()?, settings.listening())
             .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
         Ok(Self { client: Arc::new(client), settings: settings.clone() })
     }
@@ -111,6 +112,13 @@ impl Admin {
         if let Some(count) = self.partitions(Some(topic)).await? {
             return Ok(count);
         }
+        // What would make it asks for no token: nobody reads its queue, as is said above.
+        if let Login::Token(_) = self.settings.login {
+            let reason = format!(
+                "it is not there, and with OAUTHBEARER topics are not made by the daemon: one with {options}"
+            );
+            return Err(Error::Topic { topic: topic.to_owned(), reason });
+        }
         let replication = TopicReplication::Fixed(options.replication_factor.unwrap_or(-1));
         let mut new = NewTopic::new(topic, options.partitions.unwrap_or(-1), replication);
         for (key, value) in &options.config {
@@ -121,7 +129,7 @@ impl Admin {
             .operation_timeout(Some(Timeout::After(ANSWER)));
         let failed = |error| Error::of_call(&error, self.brokers(), &self.said(), "create topics");
         let maker: AdminClient<DefaultClientContext> =
-            self.settings.client().create().map_err(failed)?;
+            self.settings.client()?.create().map_err(failed)?;
         let answers = maker.create_topics([&new], &wait).await;
         // Its end waits for a thread of its own.
         tokio::task::spawn_blocking(move || drop(maker));

@@ -138,12 +138,8 @@ impl Settling<'_> {
             truncates: value_or(&typed.truncates, true),
             transactions: value_or(&typed.transactions, false),
             messages: value_or(&typed.messages, false),
-            heartbeat: typed
-                .heartbeat_seconds
-                .value()
-                .and_then(|count| u64::try_from(count.0).ok())
-                .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs),
+            heartbeat: seconds(&typed.heartbeat_seconds),
+            standby_yield: seconds(&typed.standby_yield_seconds),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
@@ -362,4 +358,10 @@ impl Settling<'_> {
             format: value_or(&typed.format, LogFormat::Auto),
         }
     }
+}
+
+/// A time, where it is not zero.
+fn seconds<const MAX: i32>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<Duration> {
+    let seconds = typed.value().and_then(|count| u64::try_from(count.0).ok());
+    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
