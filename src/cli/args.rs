@@ -46,6 +46,20 @@ pub enum Command {
     /// Print the SQL that makes role, publication and slot
     #[command(after_help = "Example:\n  waltide setup --config waltide.yaml | psql --host db shop")]
     Setup(ConfigFile),
+    /// Look at everything a pipeline needs, and say what mends what is missing
+    ///
+    /// Nothing is changed anywhere. Exit code 1 where something is in the way.
+    #[command(after_help = "Example:\n  waltide check --config waltide.yaml")]
+    Check(Check),
+    /// Show the changes of a database as they come: no Kafka, no registry, no slot that stays
+    ///
+    /// The role needs LOGIN and REPLICATION. A publication that shows the tables is used where
+    /// there is one; else one is made and taken away at the end, for which the role must own the
+    /// tables. The password may be in PGPASSWORD.
+    #[command(
+        after_help = "Example:\n  waltide tail --source postgres://me@db/shop --table public.orders"
+    )]
+    Tail(Tail),
     /// Look at what pipelines remember
     #[command(
         subcommand_required = true,
@@ -87,6 +101,39 @@ pub struct Run {
     /// Exit with code 1 where a server is away or refuses
     #[arg(long)]
     pub fail_fast: bool,
+}
+
+/// `waltide check`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// The pipeline; all of them where none is named
+    pub pipeline: Option<String>,
+    /// For programs: one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
+}
+
+/// `waltide tail`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Tail {
+    /// The database, as postgres://user@host:5432/database
+    #[arg(long, value_name = "URL", env = "WALTIDE_SOURCE", hide_env_values = true)]
+    pub source: String,
+    /// Tables as schema.table, in which * stands for any characters; may be given again
+    #[arg(long = "table", value_name = "TABLE", required = true)]
+    pub tables: Vec<String>,
+    /// A publication to look through, as it is
+    #[arg(long, value_name = "NAME")]
+    pub publication: Option<String>,
+    /// End after so many changes
+    #[arg(long, value_name = "NUMBER")]
+    pub count: Option<u64>,
+    /// For programs: one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `waltide checkpoint ...`

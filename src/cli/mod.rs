@@ -1,9 +1,12 @@
 //! What was asked on the command line.
 
 pub mod args;
+mod check;
 mod checkpoint;
 mod recover;
 mod run;
+mod tail;
+mod terminal;
 
 use std::fmt;
 use std::io::Write as _;
@@ -64,6 +67,8 @@ pub fn perform() -> Result<(), Failure> {
             run::run(loaded, asked.fail_fast)
         }
         Command::Setup(file) => setup(load(&file)?.config),
+        Command::Tail(asked) => tail::tail(asked),
+        Command::Check(asked) => check::check(load(&asked.config)?.config, &asked),
         Command::Checkpoint { command: CheckpointCommand::Show { pipeline, json, config } } => {
             checkpoint::show(load(&config)?.config, pipeline.as_deref(), json)
         }
