@@ -93,6 +93,7 @@ codes! {
     AnotherHistory "WT223" Stop "the source has another history";
     SlotAhead "WT224" Stop "the slot is ahead of the checkpoint";
     NothingToRecover "WT225" Operator "there is nothing to recover";
+    PasswordCommand "WT226" Operator "the password command fails";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";

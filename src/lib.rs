@@ -6,6 +6,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+mod credential;
 pub mod fault;
 pub mod http;
 pub mod kafka;

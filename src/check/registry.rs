@@ -9,10 +9,7 @@ use crate::registry::Client;
 pub(super) async fn look(settings: &Pipeline) -> Vec<Finding> {
     const CHECK: &str = "registry.connect";
     let url = settings.registry.url.as_str();
-    let client = match pipeline::registry_settings(&settings.registry) {
-        Ok(settings) => Client::new(settings),
-        Err(fault) => return vec![Finding::fault(CHECK, &fault).advice(fault.mend.clone())],
-    };
+    let client = Client::new(pipeline::registry_settings(&settings.registry));
     let refused = |error| {
         let fault = pipeline::of_registry(&error, url);
         vec![Finding::fault(CHECK, &fault).advice(fault.mend.clone())]

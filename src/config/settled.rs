@@ -35,6 +35,8 @@ pub struct Pipeline {
     pub registry: Registry,
     /// How rows become Avro.
     pub profile: Profile,
+    /// What topics and schemas of tables are named after: the pipeline, or Debezium's prefix.
+    pub prefix: String,
     /// How a change becomes a record.
     pub envelope: Envelope,
     /// Whether a delete is followed by a tombstone.
@@ -47,6 +49,8 @@ pub struct Pipeline {
     pub messages: bool,
     /// How often a heartbeat says how far it is.
     pub heartbeat: Option<Duration>,
+    /// After how long without Kafka the slot is given up to a standby.
+    pub standby_yield: Option<Duration>,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
@@ -77,7 +81,7 @@ impl Pipeline {
     /// The topic of begins and ends of transactions.
     #[must_use]
     pub fn transaction_topic(&self) -> String {
-        format!("{}.transaction", self.name)
+        format!("{}.transaction", self.prefix)
     }
 
     /// The topic of heartbeats.
@@ -85,14 +89,14 @@ impl Pipeline {
     pub fn heartbeat_topic(&self) -> String {
         match self.profile {
             Profile::Waltide => format!("{}.waltide.heartbeat", self.name),
-            Profile::Debezium => format!("__debezium-heartbeat.{}", self.name),
+            Profile::Debezium => format!("__debezium-heartbeat.{}", self.prefix),
         }
     }
 
     /// The topic of messages that applications write into the log.
     #[must_use]
     pub fn message_topic(&self) -> String {
-        format!("{}.message", self.name)
+        format!("{}.message", self.prefix)
     }
 
     /// The topics beside those of tables whose records are acknowledged before the source is told,
@@ -124,7 +128,7 @@ impl Pipeline {
     #[must_use]
     pub fn topic_of(&self, table: &TableName) -> String {
         let own = self.table_options.get(table).and_then(|options| options.topic.as_ref());
-        own.unwrap_or(&self.kafka.topic).render(&self.name, &table.schema, &table.table)
+        own.unwrap_or(&self.kafka.topic).render(&self.prefix, &table.schema, &table.table)
     }
 
     /// The topic that remembers how far it is.
@@ -153,6 +157,8 @@ pub struct Source {
     pub exclude: Vec<TablePattern>,
     /// The replication slot.
     pub slot: String,
+    /// Whether standbys keep a copy of the slot.
+    pub failover: bool,
     /// The publication.
     pub publication: String,
     /// Whether values travel in binary.
@@ -184,6 +190,20 @@ pub struct Kafka {
     pub topic_config: BTreeMap<String, Secret>,
     /// Properties for librdkafka; none of them touches the delivery guarantee.
     pub properties: BTreeMap<String, Secret>,
+    /// Who we are, where that changes while the daemon runs.
+    pub login: KafkaLogin,
+}
+
+/// Who we are to the brokers, beside what the properties say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KafkaLogin {
+    /// As the properties say.
+    #[default]
+    AsConfigured,
+    /// With this password.
+    Password(Credential),
+    /// As the bearer of this token.
+    Token(Credential),
 }
 
 /// The schema registry.

@@ -104,6 +104,8 @@ impl Lines {
         self.leaf("messages", flag(settled.messages), &typed.messages);
         let seconds = settled.heartbeat.map_or(0, |every| every.as_secs()).to_string();
         self.leaf("heartbeat_seconds", &seconds, &typed.heartbeat_seconds);
+        let seconds = settled.standby_yield.map_or(0, |after| after.as_secs()).to_string();
+        self.leaf("standby_yield_seconds", &seconds, &typed.standby_yield_seconds);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
@@ -126,6 +128,9 @@ impl Lines {
             Some(Credential::File(path)) => {
                 self.leaf("password_file", &path.to_string_lossy(), &typed.password_file);
             }
+            Some(Credential::Command(_)) => {
+                self.list("password_command", &typed.password_command, Clone::clone);
+            }
             Some(Credential::Inline(_)) => {
                 self.comment("the password is that of the environment variable PGPASSWORD");
             }
@@ -134,6 +139,7 @@ impl Lines {
         self.list("tables", &typed.tables, Clone::clone);
         self.list("exclude", &typed.exclude, Clone::clone);
         self.leaf("slot", &settled.slot, &typed.slot);
+        self.leaf("failover", flag(settled.failover), &typed.failover);
         self.leaf("publication", &settled.publication, &typed.publication);
         self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();
@@ -150,7 +156,15 @@ impl Lines {
         self.given("replication_factor", replicas.as_deref(), &typed.replication_factor);
         self.verbatims("topic_config", &typed.topic_config, librdkafka::topic_config_may_be_shown);
         self.verbatims("properties", &typed.properties, librdkafka::may_be_shown);
+        self.path("password_file", &typed.password_file);
+        self.path("token_file", &typed.token_file);
+        self.list("token_command", &typed.token_command, Clone::clone);
         self.close();
+    }
+
+    fn path(&mut self, name: &str, typed: &Key<std::path::PathBuf>) {
+        let path = typed.value().map(|path| path.to_string_lossy().into_owned());
+        self.given(name, path.as_deref(), typed);
     }
 
     fn verbatims(
@@ -188,11 +202,8 @@ impl Lines {
         }
         self.given("username", typed.username.value().map(String::as_str), &typed.username);
         self.secret("password", &typed.password);
-        let path = |key: &Key<std::path::PathBuf>| {
-            key.value().map(|path| path.to_string_lossy().into_owned())
-        };
-        self.given("password_file", path(&typed.password_file).as_deref(), &typed.password_file);
-        self.given("token_file", path(&typed.token_file).as_deref(), &typed.token_file);
+        self.path("password_file", &typed.password_file);
+        self.path("token_file", &typed.token_file);
         self.close();
     }
 

@@ -11,7 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 
-use super::{Admin, Error, Settings, TopicOptions};
+use super::{Admin, Error, Login, Settings, TopicOptions};
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -56,6 +56,10 @@ impl Admin {
                 facts.topics.insert(name, topic);
             }
         }
+        if let Login::Token(_) = self.settings().login {
+            // What would ask for settings asks for no token; they stay unseen.
+            return Ok(facts);
+        }
         let admin = client(self.settings())?;
         let mut asked: Vec<ResourceSpecifier<'_>> =
             facts.topics.keys().map(|name| ResourceSpecifier::Topic(name)).collect();
@@ -89,6 +93,7 @@ impl Admin {
         for (key, value) in &of.config {
             new = new.set(key, value);
         }
+        self.refuse_with_tokens(topic, of)?;
         let admin = client(self.settings())?;
         let answers = admin.create_topics([&new], &options().validate_only(true)).await;
         end(admin);
@@ -107,7 +112,7 @@ impl Admin {
 
 fn client(settings: &Settings) -> Result<AdminClient<DefaultClientContext>, Error> {
     let failed = |error| Error::of_call(&error, &settings.bootstrap_servers, "", "ask");
-    settings.client().create().map_err(failed)
+    settings.client()?.create().map_err(failed)
 }
 
 /// Its end waits for a thread of its own.

@@ -13,6 +13,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
+use super::login::Login;
 use super::polled::Polled;
 use super::{Error, Settings, TopicFacts};
 
@@ -77,7 +78,7 @@ impl Admin {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let client = Polled::new(&settings.client(), Listening::default())
+        let client = Polled::new(&settings.client()?, settings.listening())
             .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
         Ok(Self { client: Arc::new(client), settings: settings.clone() })
     }
@@ -112,6 +113,19 @@ impl Admin {
         }
     }
 
+    /// What would make a topic asks for no token: nobody reads its queue, as is said above.
+    pub(super) fn refuse_with_tokens(
+        &self,
+        topic: &str,
+        options: &TopicOptions,
+    ) -> Result<(), Error> {
+        let Login::Token(_) = self.settings.login else { return Ok(()) };
+        let reason = format!(
+            "it is not there, and with OAUTHBEARER topics are not made by the daemon: one with {options}"
+        );
+        Err(Error::Topic { topic: topic.to_owned(), reason })
+    }
+
     /// Makes a topic unless it is there, and says how many partitions it has.
     ///
     /// # Errors
@@ -120,6 +134,7 @@ impl Admin {
         if let Some(count) = self.partitions(Some(topic)).await? {
             return Ok(count);
         }
+        self.refuse_with_tokens(topic, options)?;
         let replication = TopicReplication::Fixed(options.replication_factor.unwrap_or(-1));
         let mut new = NewTopic::new(topic, options.partitions.unwrap_or(-1), replication);
         for (key, value) in &options.config {
@@ -130,7 +145,7 @@ impl Admin {
             .operation_timeout(Some(Timeout::After(ANSWER)));
         let failed = |error| Error::of_call(&error, self.brokers(), &self.said(), "create topics");
         let maker: AdminClient<DefaultClientContext> =
-            self.settings.client().create().map_err(failed)?;
+            self.settings.client()?.create().map_err(failed)?;
         let answers = maker.create_topics([&new], &wait).await;
         // Its end waits for a thread of its own.
         tokio::task::spawn_blocking(move || drop(maker));

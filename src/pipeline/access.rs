@@ -26,7 +26,9 @@ pub(crate) fn commands(
         format!("Read --operation DescribeConfigs --topic {}", settings.checkpoint_topic()),
         format!("Write --transactional-id {}", settings.transactional_id()),
     ];
-    let elsewhere = tables.iter().filter(|topic| !topic.starts_with(&prefix));
+    let heartbeat = settings.heartbeat.map(|_| settings.heartbeat_topic());
+    let beside = settings.topics_beside_tables().into_iter().chain(heartbeat);
+    let elsewhere = tables.into_iter().chain(beside).filter(|topic| !topic.starts_with(&prefix));
     allowed.extend(elsewhere.map(|topic| format!("Create --operation Write --topic {topic}")));
     let brokers = &settings.kafka.bootstrap_servers;
     let commands = allowed.into_iter().map(|operations| {

@@ -21,13 +21,14 @@ use super::positions::Positions;
 use super::reach::{kafka_settings, params, registry_settings};
 use super::recovery::{self, Recovered};
 use super::routes::Compiler;
-use super::sink::{Servers, Sink};
+use super::sink::{Servers, Sink, Strictness};
 use super::source;
 use super::standing::Standing;
 use super::stream::{Ended, Engine};
 use super::told::Told;
 use super::topics::Topics;
 use super::watching::watch_source;
+use super::yielding::Yielding;
 use crate::config;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
@@ -61,6 +62,8 @@ pub(super) struct Attempt {
     troubled: bool,
     /// The last attempt came to a stream that got over the failure before it.
     well: bool,
+    /// The last stream ended to let a standby have the slot.
+    yielded: bool,
     fail_fast: bool,
 }
 
@@ -72,7 +75,13 @@ impl Attempt {
         fail_fast: bool,
     ) -> Self {
         let registry = None;
-        Self { settings, status, control, registry, troubled: false, well: false, fail_fast }
+        let (troubled, well, yielded) = (false, false, false);
+        Self { settings, status, control, registry, troubled, well, yielded, fail_fast }
+    }
+
+    /// Whether the slot was given up to a standby just now.
+    pub(super) const fn has_yielded(&self) -> bool {
+        self.yielded
     }
 
     /// Whether the last attempt was of use: a failure after it is the first in a row.
@@ -82,7 +91,7 @@ impl Attempt {
 
     /// Connects and streams until something ends it.
     pub(super) async fn run(&mut self, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Fault> {
-        self.well = false;
+        (self.well, self.yielded) = (false, false);
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
             biased;
@@ -133,7 +142,7 @@ impl Attempt {
         }
         // A new one would start later than the checkpoint, and leave a gap nobody sees.
         recovery::refuse_new_slot(&self.settings, kafka).await?;
-        source::make_slot(catalog, slot).await?;
+        source::make_slot(catalog, &self.settings.source).await?;
         Ok(true)
     }
 
@@ -142,7 +151,7 @@ impl Attempt {
         if self.registry.is_some() {
             return Ok(());
         }
-        let settings = registry_settings(&self.settings.registry)?;
+        let settings = registry_settings(&self.settings.registry);
         let url = settings.url.clone();
         let wrong = |error| diagnosis::of_registry(&error, &url);
         let client = Client::new(settings).map_err(wrong)?;
@@ -176,9 +185,14 @@ impl Attempt {
         let standing = Standing::new(Instant::now(), self.troubled.then_some(pending));
         let intake = Intake::resume(resume);
         let status = Arc::clone(&self.status);
-        let strict = (standing, self.fail_fast);
+        let strict = Strictness {
+            standing,
+            yielding: Yielding::after(self.settings.standby_yield),
+            fail_fast: self.fail_fast,
+        };
         let sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
         let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
+        engine.last_commit = Some(resume.lsn());
         if !self.troubled {
             self.status.enter(State::Streaming);
         }
@@ -192,6 +206,7 @@ impl Attempt {
         drop(watching);
         self.troubled = ended.is_err();
         self.well = engine.sink.is_proven();
+        self.yielded = engine.sink.has_yielded();
         if ended.is_err() {
             engine.sink.wind_up().await;
         }

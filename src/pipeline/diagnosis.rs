@@ -47,9 +47,13 @@ pub(crate) fn of_source(error: &SourceError) -> Fault {
         E::File { .. } => {
             (Code::SourceSettings, "give a file this process can read, in the form it needs")
         }
+        E::PasswordCommand { .. } => (
+            Code::PasswordCommand,
+            "run source.password_command as the daemon's user and follow what it says",
+        ),
         E::Auth { .. } => (
             Code::SourceAuthentication,
-            "check the password (password_file or PGPASSWORD) and the server's authentication method",
+            "check the password (password_file, password_command or PGPASSWORD) and the server's authentication method",
         ),
         E::NoHostMatches { .. } => (
             Code::SourceUnfit,
@@ -73,7 +77,7 @@ fn of_server(error: &SourceError, peer: &Peer, server: &ServerError) -> Fault {
     let (code, mend) = match server.sqlstate {
         SqlState::INVALID_PASSWORD => (
             Code::SourceAuthentication,
-            "check the user in source.url and the password (password_file or PGPASSWORD)",
+            "check the user in source.url and the password (password_file, password_command or PGPASSWORD)",
         ),
         SqlState::INVALID_AUTHORIZATION => {
             return Fault::new(Code::SourceAuthentication, what, login_mend(peer, server));
@@ -183,7 +187,8 @@ pub(crate) fn of_kafka(error: &kafka::Error) -> Fault {
         E::Authentication { brokers, reason } => Fault::new(
             Code::KafkaAuthentication,
             format!("the brokers at {brokers} refuse the login: {reason}"),
-            "check sasl.mechanism, sasl.username and sasl.password under kafka.properties",
+            "check sasl.mechanism, sasl.username and sasl.password under kafka.properties, or \
+             kafka.password_file, kafka.token_file or kafka.token_command; it is read again by itself",
         ),
         E::Tls { brokers, reason } => Fault::new(
             Code::KafkaTls,
@@ -229,14 +234,14 @@ pub(crate) fn of_kafka(error: &kafka::Error) -> Fault {
         E::Settings { reason } => Fault::new(
             Code::KafkaSettings,
             format!("a Kafka setting cannot be used: {reason}"),
-            "correct it under kafka.properties",
+            "correct it under kafka.properties, or make the file readable that is named",
         ),
     }
 }
 
 /// Records that wait and are not acknowledged, while the connection to the source is fine.
 pub(super) fn of_stall(brokers: &str, said: &str) -> Fault {
-    of_kafka(&kafka::Error::Unreachable { brokers: brokers.to_owned(), reason: said.to_owned() })
+    of_kafka(&kafka::Error::of_words(brokers, said))
 }
 
 /// A checkpoint that cannot be gone by.
@@ -312,7 +317,7 @@ pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
         E::Authentication { status } => Fault::new(
             Code::RegistryAuthentication,
             format!("the schema registry at {url} refuses the login (HTTP {status})"),
-            "check the credentials under registry",
+            "check the credentials under registry; a file is read again with each request",
         ),
         E::Incompatible { subject, reason } => Fault::new(
             Code::SchemaIncompatible,

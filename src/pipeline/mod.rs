@@ -30,6 +30,7 @@ mod told;
 mod topics;
 mod transactions;
 mod watching;
+mod yielding;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ pub use recover::{Decision, Way, consider};
 pub(crate) use routes::table_options;
 pub(crate) use source::OLDEST_VERSION;
 pub(crate) use topics::check as check_topics;
+use yielding::STAY_AWAY;
 
 /// How often a standby asks for the slot. A takeover takes this long after the slot is free.
 const STANDBY_POLL: Duration = Duration::from_secs(1);
@@ -118,7 +120,10 @@ async fn supervise(
             let _ = first.try_send(fault);
             return;
         }
-        if class == Class::Stop || pause(&mut shutdown, backoff.failed(class)).await {
+        let wait = backoff.failed(class);
+        // Somebody else shall have it.
+        let wait = if attempt.has_yielded() { wait.max(STAY_AWAY) } else { wait };
+        if class == Class::Stop || pause(&mut shutdown, wait).await {
             return;
         }
         status.retried();

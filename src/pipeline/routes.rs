@@ -289,7 +289,7 @@ fn common_options(settings: &config::settled::Pipeline, database: &str) -> Optio
             Envelope::Full => avro::Envelope::Full,
             Envelope::Flat => avro::Envelope::Flat,
         },
-        prefix: settings.name.clone(),
+        prefix: settings.prefix.clone(),
         database: database.to_owned(),
         tombstones: settings.tombstones,
         binary: settings.source.binary,

@@ -4,11 +4,12 @@
 //! start asks again and nothing about ids needs to be remembered between starts.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+
+use crate::credential::Credential;
 
 /// How long the registry may take for one answer. `run` promises to name a registry that is away
 /// within ten seconds.
@@ -29,7 +30,7 @@ const MAX_QUOTED_CHARS: usize = 500;
 pub struct SchemaId(pub u32);
 
 /// How the registry knows us.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Authentication {
     /// Not at all.
     #[default]
@@ -39,20 +40,10 @@ pub enum Authentication {
         /// The user.
         username: String,
         /// The password.
-        password: String,
+        password: Credential,
     },
     /// A token.
-    Bearer(String),
-}
-
-impl fmt::Debug for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Basic { .. } => "Basic(***)",
-            Self::Bearer(_) => "Bearer(***)",
-        })
-    }
+    Bearer(Credential),
 }
 
 /// How the registry is reached.
@@ -242,12 +233,16 @@ impl Client {
             .request(method, url)
             .header("content-type", "application/vnd.schemaregistry.v1+json")
             .header("accept", "application/vnd.schemaregistry.v1+json, application/json");
+        // Read again each time: requests are few, and it may have changed.
+        let read = |credential: &Credential| {
+            credential.read_named().map_err(|reason| Error::Settings { reason })
+        };
         Ok(match &self.settings.authentication {
             Authentication::None => request,
             Authentication::Basic { username, password } => {
-                request.basic_auth(username, Some(password))
+                request.basic_auth(username, Some(read(password)?.expose()))
             }
-            Authentication::Bearer(token) => request.bearer_auth(token),
+            Authentication::Bearer(token) => request.bearer_auth(read(token)?.expose()),
         })
     }
 

@@ -6,10 +6,12 @@
 //! done what they say, it goes on by itself and nothing is missing.
 
 mod access;
+mod bearer;
 mod kafka;
 mod login;
 mod names;
 mod registry;
+mod rotation;
 mod rows;
 mod secrets;
 mod source;

@@ -12,6 +12,7 @@ mod delivery_restarts;
 mod delivery_standby;
 mod differential;
 mod evolution;
+mod failover;
 mod faults;
 mod heartbeats;
 mod marks;

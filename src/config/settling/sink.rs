@@ -8,7 +8,7 @@ use crate::config::librdkafka;
 use crate::config::reading::{At, Given, Key, Map, Property};
 use crate::config::scalars::Verbatim;
 use crate::config::secret::{Credential, Secret};
-use crate::config::settled::{Kafka, Registry, RegistryLogin, Source};
+use crate::config::settled::{Kafka, KafkaLogin, Registry, RegistryLogin, Source};
 use crate::config::topic::TopicTemplate;
 use crate::config::typed;
 use crate::config::url::{RegistryUrl, check_host};
@@ -32,6 +32,7 @@ impl Settling<'_> {
         let topic_config = self.topic_config(&typed.topic_config);
         let properties = self.properties(&typed.properties);
         self.refuse_unreachable_min_isr(typed);
+        let login = self.kafka_login(typed, at);
         Some(Kafka {
             bootstrap_servers: servers?,
             topic: topic?,
@@ -39,7 +40,66 @@ impl Settling<'_> {
             replication_factor: typed.replication_factor.value().map(|count| count.0),
             topic_config: topic_config?,
             properties: properties?,
+            login: login?,
         })
+    }
+
+    fn kafka_login(&mut self, typed: &typed::Kafka, at: &At) -> Option<KafkaLogin> {
+        let entries = typed.properties.value().map(|map| map.entries.as_slice());
+        let property = |name: &str| {
+            let mut entries = entries.unwrap_or_default().iter();
+            entries.rfind(|entry| librdkafka::canonical(&entry.name) == name)
+        };
+        let text = |name: &str| {
+            property(name)?.value.value().map(|value| value.0.expose().to_ascii_uppercase())
+        };
+        let bearer = text("sasl.mechanism").as_deref() == Some("OAUTHBEARER");
+        let ways = [
+            (typed.password_file.given().map(|given| &given.at), "`password_file`"),
+            (typed.token_file.given().map(|given| &given.at), "`token_file`"),
+            (typed.token_command.given().map(|given| &given.at), "`token_command`"),
+        ];
+        let ways: Vec<_> = ways.iter().filter_map(|(at, name)| Some(((*at)?, *name))).collect();
+        let mut refuse = |at: &At, message: String, help: &str| {
+            self.problems.add(at.key_error(Kind::Conflict, message).help(help));
+            None
+        };
+        match ways.as_slice() {
+            [] => {
+                let own = text("enable.sasl.oauthbearer.unsecure.jwt").is_some()
+                    || text("sasl.oauthbearer.method").as_deref() == Some("OIDC");
+                if bearer && !own {
+                    let help = "OAUTHBEARER needs a token: its file, or `token_command`";
+                    self.problems.add(at.missing("token_file").help(help));
+                    return None;
+                }
+                Some(KafkaLogin::AsConfigured)
+            }
+            [(at, "`password_file`")] => {
+                if property("sasl.password").is_some() {
+                    let message = "the password is given twice: here and as `sasl.password`";
+                    return refuse(at, message.to_owned(), "keep this one");
+                }
+                let file = typed.password_file.value()?;
+                Some(KafkaLogin::Password(Credential::File(file.clone())))
+            }
+            [(at, name)] if !bearer && property("sasl.mechanism").is_some() => refuse(
+                at,
+                format!("{name} is for `sasl.mechanism: OAUTHBEARER`, and another is set"),
+                "keep one of them",
+            ),
+            [(_, "`token_file`")] => {
+                let file = typed.token_file.value()?;
+                Some(KafkaLogin::Token(Credential::File(file.clone())))
+            }
+            [_] => {
+                let command = typed.token_command.given()?;
+                self.command(command).map(KafkaLogin::Token)
+            }
+            [(_, first), (at, name), ..] => {
+                refuse(at, format!("there are two ways to log in: {first} and {name}"), "keep one")
+            }
+        }
     }
 
     fn servers(&mut self, given: &Given<String>) -> Option<String> {

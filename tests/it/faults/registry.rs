@@ -7,6 +7,7 @@ use std::thread;
 
 use waltide_stack::{Proxy, Registry, Stack, Version};
 
+use super::rotation::SecretFile;
 use super::{
     FailingFast, arrive, fails_fast_as, logged_once, order, pipeline, set_up, shop, tells,
     tries_again,
@@ -138,10 +139,38 @@ fn a_schema_that_is_refused_waits_until_the_rule_is_loosened() {
     daemon.terminate();
 }
 
-/// A broken server in front of the registry: it gives one answer to everything, or lets it pass.
+/// A registry's password may be short-lived.
+#[test]
+fn a_password_of_the_registry_is_read_again_with_each_request() {
+    let database = shop(Version::NEWEST, "registry password");
+    database.execute("CREATE TABLE later (id int PRIMARY KEY)");
+    let gateway = Gateway::start();
+    // waltide:one, waltide:two
+    gateway.wants("Basic d2FsdGlkZTpvbmU=");
+    let file = SecretFile::of(&database, "registry", "one");
+    let pipeline = pipeline(&database)
+        .with("registry.url", url_at(&gateway.address))
+        .with("registry.username", "waltide")
+        .with("registry.password_file", file.path());
+    let daemon = pipeline.start();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    gateway.wants("Basic d2FsdGlkZTp0d28=");
+    database.execute("INSERT INTO later VALUES (1)");
+    tells(&daemon, "WT402", &["refuses the login"]);
+    file.write("two");
+    assert_eq!(pipeline.topic("public.later").wait_for_json(1, SOON).len(), 1);
+    daemon.wait_ready();
+    logged_once(&daemon, &["WT402"]);
+    daemon.terminate();
+}
+
+/// A server in front of the registry: it gives one answer to everything, lets it pass, or lets it
+/// pass with the right login only.
 struct Gateway {
     address: String,
     answer: Arc<Mutex<Option<&'static str>>>,
+    login: Arc<Mutex<Option<String>>>,
 }
 
 impl Gateway {
@@ -150,16 +179,25 @@ impl Gateway {
         let address = listener.local_addr().expect("a bound socket has an address").to_string();
         let answer = Arc::new(Mutex::new(None));
         let given = Arc::clone(&answer);
+        let login = Arc::new(Mutex::new(None));
+        let wanted = Arc::clone(&login);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let answer: Option<&str> = *given.lock().expect("nobody panics with it");
-                thread::spawn(move || match answer {
-                    Some(answer) => refuse(client, answer),
-                    None => pass(client),
+                let login: Option<String> = wanted.lock().expect("nobody panics with it").clone();
+                thread::spawn(move || match (answer, login) {
+                    (Some(answer), _) => refuse(client, answer),
+                    (None, Some(login)) => pass_one_as(client, &login),
+                    (None, None) => pass(client),
                 });
             }
         });
-        Self { address, answer }
+        Self { address, answer, login }
+    }
+
+    /// Lets pass only what has this in its head.
+    fn wants(&self, login: &str) {
+        *self.login.lock().expect("nobody panics with it") = Some(login.to_owned());
     }
 
     fn answers(&self, answer: Option<&'static str>) {
@@ -168,19 +206,44 @@ impl Gateway {
 }
 
 fn refuse(mut client: TcpStream, answer: &str) {
+    if read_head(&mut client).is_some() {
+        let _ = write!(client, "HTTP/1.0 {answer}");
+    }
+}
+
+/// The head of a request, and what of its body came with it.
+fn read_head(client: &mut TcpStream) -> Option<Vec<u8>> {
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         match client.read(&mut chunk) {
             Ok(count) if count > 0 => request.extend_from_slice(&chunk[..count]),
-            _ => return,
+            _ => return None,
         }
     }
-    let _ = write!(client, "HTTP/1.0 {answer}");
+    Some(request)
+}
+
+/// One request a connection, so that each shows its login.
+fn pass_one_as(mut client: TcpStream, login: &str) {
+    let Some(head) = read_head(&mut client) else { return };
+    let text = String::from_utf8_lossy(&head).into_owned();
+    if !text.contains(login) {
+        let _ = write!(client, "HTTP/1.0 401 Unauthorized\r\ncontent-length: 0\r\n\r\n");
+        return;
+    }
+    let Ok(mut server) = TcpStream::connect(registry().address()) else { return };
+    let _ = server.write_all(text.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes());
+    carry_both_ways(client, server);
 }
 
 fn pass(client: TcpStream) {
-    let Ok(server) = TcpStream::connect(registry().address()) else { return };
+    if let Ok(server) = TcpStream::connect(registry().address()) {
+        carry_both_ways(client, server);
+    }
+}
+
+fn carry_both_ways(client: TcpStream, server: TcpStream) {
     let carry = |mut from: TcpStream, mut to: TcpStream| {
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(std::net::Shutdown::Write);

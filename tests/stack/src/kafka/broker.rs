@@ -85,7 +85,10 @@ impl Broker {
     ) -> Result<Self, Error> {
         let server = Server::new(name, usage)?;
         keeper::write_file(&server.home.join("log4j2.properties"), LOG4J)?;
-        format(&server.home.join("data"))?;
+        match &options.joins {
+            None => format(&server.home.join("data"))?,
+            Some(first) => join(&first.home()?, &server.home.join("data"))?,
+        }
         // The proxy is there first because the broker must tell clients its address.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let proxy = options.proxied.then(|| Proxy::to(nowhere));
@@ -153,6 +156,11 @@ impl Broker {
         }
     }
 
+    /// Where its controller listens.
+    pub(super) fn controller_port(&self) -> u16 {
+        self.ports().controller
+    }
+
     fn ports(&self) -> Ports {
         *self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,12 +184,30 @@ impl Broker {
                 None => format!("127.0.0.1:{client}"),
             },
         );
+        if let Some(first) = &self.options.joins {
+            let first = first.controller_port();
+            let _ = writeln!(
+                text,
+                "process.roles=broker\nnode.id=2\ncontroller.quorum.voters=1@127.0.0.1:{first}\n\
+                 listeners=BROKER://127.0.0.1:{broker},CLIENT://127.0.0.1:{client}"
+            );
+        }
         for (key, value) in &self.options.settings {
             // The last of several lines for a key counts.
             let _ = writeln!(text, "{key}={value}");
         }
         text
     }
+}
+
+/// Makes an empty data directory for a second node of a cluster.
+fn join(first: &Path, data: &Path) -> Result<(), Error> {
+    let file = first.join("data/meta.properties");
+    let first = fs::read_to_string(&file).map_err(Error::because(file.display()))?;
+    let cluster = first.lines().find(|line| line.starts_with("cluster.id=")).unwrap_or_default();
+    keeper::make_directory(data)?;
+    let meta = format!("version=1\nnode.id=2\n{cluster}\ndirectory.id={}\n", random_uuid());
+    keeper::write_file(&data.join("meta.properties"), &meta)
 }
 
 /// Makes an empty data directory. Kafka's own tool for that takes a JVM's start, so it has run
