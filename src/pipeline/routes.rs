@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
-use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
 use waltide_core::dead_letter;
 use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::desk::Desk;
 use super::diagnosis;
+use super::schemas::Registered;
 use super::source::{ANSWER, answered};
 use super::topics::{self, Topics};
 use crate::config;
@@ -170,16 +170,8 @@ impl Compiler {
         for warning in plan.warnings() {
             tracing::warn!(table = %name, "{warning}");
         }
-        let partitions = self
-            .admin
-            .ensure(&topic, &self.topic_options())
-            .await
-            .map_err(|error| diagnosis::of_kafka(&error))?;
-        let value_id = self.register(&format!("{topic}-value"), plan.value_schema()).await?;
-        let key_id = match plan.key_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
-            None => None,
-        };
+        let Registered { topic, partitions, key_id, value_id } =
+            self.registered(topic, &plan, &name).await?;
         let dead_letters = match self.settings.large_rows {
             LargeRows::Halt => None,
             LargeRows::DeadLetter => Some(self.dead_letters().await?),
@@ -252,18 +244,7 @@ impl Compiler {
         table_options(&self.settings, self.catalog.peer().database(), name)
     }
 
-    async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
-        let id = self.registry.register(subject, schema).await;
-        let id = id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
-        self.desk.uses(RegisteredSchema {
-            subject: subject.to_owned(),
-            id: id.0,
-            fingerprint: format!("{:016x}", fingerprint(schema.as_bytes())),
-        });
-        Ok(id)
-    }
-
-    fn topic_options(&self) -> TopicOptions {
+    pub(super) fn topic_options(&self) -> TopicOptions {
         let kafka = &self.settings.kafka;
         TopicOptions {
             partitions: kafka.partitions,

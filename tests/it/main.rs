@@ -21,6 +21,7 @@ mod operating;
 mod python;
 mod random;
 mod recovery;
+mod schemas;
 mod support;
 mod tail;
 mod transactions;
