@@ -4,6 +4,7 @@
 //! nothing is written to Kafka or the registry before the server has given it to us; from then on
 //! it hears from us, whatever else takes its time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +126,9 @@ impl Attempt {
         let settings = self.settings.clone();
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let (topics, ends) = (Topics::new(), producer.ends());
-        let compiler = Compiler { settings, catalog, admin, registry, topics, ends, desk };
+        let partitions = HashMap::new();
+        let compiler =
+            Compiler { settings, catalog, admin, registry, topics, partitions, ends, desk };
         let Held { reader, told, positions, pending, .. } = held;
         Ok(Some(Ready { reader, told, positions, compiler, producer, params, recovered, pending }))
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
@@ -18,7 +18,7 @@ use super::topics::{self, Topics};
 use crate::config;
 use crate::config::settled::LargeRows;
 use crate::fault::Fault;
-use crate::kafka::{Admin, Ends, Lane, TopicOptions};
+use crate::kafka::{self, Admin, Ends, Lane, TopicOptions};
 use crate::postgres::Connection;
 use crate::registry::{Client, SchemaId};
 use crate::status::Counts;
@@ -98,6 +98,8 @@ pub(super) struct Compiler {
     pub(super) admin: Admin,
     pub(super) registry: Client,
     pub(super) topics: Topics,
+    /// How many partitions they had when Kafka was last asked.
+    pub(super) partitions: HashMap<String, i32>,
     /// Where topics get the numbers by which their reports are counted.
     pub(super) ends: Ends,
     /// Where schemas are noted for the checkpoint.
@@ -170,11 +172,7 @@ impl Compiler {
         for warning in plan.warnings() {
             tracing::warn!(table = %name, "{warning}");
         }
-        let partitions = self
-            .admin
-            .ensure(&topic, &self.topic_options())
-            .await
-            .map_err(|error| diagnosis::of_kafka(&error))?;
+        let partitions = self.partitions(&topic).await?;
         let value_id = self.register(&format!("{topic}-value"), plan.value_schema()).await?;
         let key_id = match plan.key_schema() {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
@@ -197,6 +195,23 @@ impl Compiler {
             loosened,
             counts,
         })
+    }
+
+    /// How many a table's topic has, which is made where it is not there. The server describes tables
+    /// again whenever it likes; while Kafka is away what was known then has to do, or the stream
+    /// would end and nobody would feed the server.
+    async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
+        match self.admin.ensure(topic, &self.topic_options()).await {
+            Ok(count) => {
+                self.partitions.insert(topic.to_owned(), count);
+                Ok(count)
+            }
+            Err(error @ kafka::Error::Unreachable { .. }) => {
+                let known = self.partitions.get(topic).copied();
+                known.ok_or_else(|| diagnosis::of_kafka(&error))
+            }
+            Err(error) => Err(diagnosis::of_kafka(&error)),
+        }
     }
 
     async fn dead_letters(&mut self) -> Result<DeadLetters, Fault> {
