@@ -1,7 +1,9 @@
 //! Waltide: change data capture from PostgreSQL to Kafka.
 //!
-//! The rooms are the stations of the ring a change travels; only `pipeline` knows two of them.
+//! The rooms are the stations of the ring a change travels; only `pipeline` and
+//! `check` know two of them.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 mod credential;
@@ -12,3 +14,4 @@ pub mod pipeline;
 pub mod postgres;
 pub mod registry;
 pub mod status;
+pub mod tail;

@@ -35,6 +35,8 @@ pub struct Pipeline {
     pub registry: Registry,
     /// How rows become Avro.
     pub profile: Profile,
+    /// What topics and schemas of tables are named after: the pipeline, or Debezium's prefix.
+    pub prefix: String,
     /// How a change becomes a record.
     pub envelope: Envelope,
     /// Whether a delete is followed by a tombstone.
@@ -79,7 +81,7 @@ impl Pipeline {
     /// The topic of begins and ends of transactions.
     #[must_use]
     pub fn transaction_topic(&self) -> String {
-        format!("{}.transaction", self.name)
+        format!("{}.transaction", self.prefix)
     }
 
     /// The topic of heartbeats.
@@ -87,14 +89,14 @@ impl Pipeline {
     pub fn heartbeat_topic(&self) -> String {
         match self.profile {
             Profile::Waltide => format!("{}.waltide.heartbeat", self.name),
-            Profile::Debezium => format!("__debezium-heartbeat.{}", self.name),
+            Profile::Debezium => format!("__debezium-heartbeat.{}", self.prefix),
         }
     }
 
     /// The topic of messages that applications write into the log.
     #[must_use]
     pub fn message_topic(&self) -> String {
-        format!("{}.message", self.name)
+        format!("{}.message", self.prefix)
     }
 
     /// The topics beside those of tables whose records are acknowledged before the source is told,
@@ -126,7 +128,7 @@ impl Pipeline {
     #[must_use]
     pub fn topic_of(&self, table: &TableName) -> String {
         let own = self.table_options.get(table).and_then(|options| options.topic.as_ref());
-        own.unwrap_or(&self.kafka.topic).render(&self.name, &table.schema, &table.table)
+        own.unwrap_or(&self.kafka.topic).render(&self.prefix, &table.schema, &table.table)
     }
 
     /// The topic that remembers how far it is.

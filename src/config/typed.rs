@@ -45,6 +45,10 @@ group! {
         registry: Registry = Required,
         /// How rows become Avro.
         profile: Profile = Is("waltide"),
+        /// In the debezium profile, what Debezium calls `topic.prefix`: it stands in the names of
+        /// topics and schemas where otherwise the pipeline's name does. Letters, digits, dots, `_`
+        /// and `-`.
+        prefix: String = Derived("the pipeline's name"),
         /// How a change becomes a record.
         envelope: Envelope = Is("full"),
         /// Whether a delete is followed by a tombstone, a record with its key and without a value,

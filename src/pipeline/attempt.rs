@@ -195,6 +195,7 @@ impl Attempt {
         };
         let sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
         let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
+        engine.last_commit = Some(resume.lsn());
         if !self.troubled {
             self.status.enter(State::Streaming);
         }

@@ -17,7 +17,7 @@ const REPORT: &str = "this should not happen: report it with this message; after
                       everything unconfirmed is read again";
 
 /// The source.
-pub(super) fn of_source(error: &SourceError) -> Fault {
+pub(crate) fn of_source(error: &SourceError) -> Fault {
     use SourceError as E;
     let (code, mend) = match error {
         E::Dns { .. } => (
@@ -176,7 +176,7 @@ pub(super) const WAL_LEVEL_MEND: &str =
     "run ALTER SYSTEM SET wal_level = 'logical' on the server and restart it";
 
 /// The sink.
-pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
+pub(crate) fn of_kafka(error: &kafka::Error) -> Fault {
     use kafka::Error as E;
     match error {
         E::Unreachable { brokers, reason } => Fault::new(
@@ -306,7 +306,7 @@ pub(super) fn of_silence(source: &str, after: Duration) -> Fault {
 }
 
 /// The registry at an address.
-pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
+pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
     use registry::Error as E;
     match error {
         E::Unreachable { reason } => Fault::new(
@@ -352,7 +352,7 @@ pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
 }
 
 /// The stream's order.
-pub(super) fn of_disorder(error: Disorder) -> Fault {
+pub(crate) fn of_disorder(error: Disorder) -> Fault {
     let code = match error {
         Disorder::Unaccounted(_) => Code::Internal,
         Disorder::NestedBegin(_)
@@ -365,7 +365,7 @@ pub(super) fn of_disorder(error: Disorder) -> Fault {
 }
 
 /// The stream's bytes.
-pub(super) fn of_bytes(error: &DecodeError) -> Fault {
+pub(crate) fn of_bytes(error: &DecodeError) -> Fault {
     Fault::new(
         Code::SourceProtocol,
         format!("the server sent bytes that are not pgoutput: {error}"),
@@ -391,7 +391,7 @@ pub(super) fn of_message(message: &Message<'_>) -> Fault {
 }
 
 /// More relations on one connection than are remembered.
-pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
+pub(crate) fn of_too_many_relations(_: TooManyRelations) -> Fault {
     Fault::new(
         Code::SourceLost,
         "the connection has described more tables than are remembered".to_owned(),
@@ -400,7 +400,7 @@ pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
 }
 
 /// A row of a relation the server has not described.
-pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
+pub(crate) fn of_unknown_relation(relation: RelationId) -> Fault {
     Fault::new(
         Code::SourceProtocol,
         format!("a row came for relation {} that the server has not described", relation.0),
@@ -409,7 +409,7 @@ pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
 }
 
 /// A row.
-pub(super) fn of_row(error: &DataError) -> Fault {
+pub(crate) fn of_row(error: &DataError) -> Fault {
     Fault::new(
         Code::RowUnencodable,
         error.to_string(),
@@ -428,7 +428,7 @@ pub(super) fn of_large_row(topic: &str, bytes: usize) -> Fault {
 }
 
 /// A table.
-pub(super) fn of_plan(error: &PlanError) -> Fault {
+pub(crate) fn of_plan(error: &PlanError) -> Fault {
     Fault::new(
         Code::TableUnplannable,
         format!("a table cannot be written as Avro: {error}"),

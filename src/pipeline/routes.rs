@@ -260,37 +260,11 @@ impl Compiler {
 
     /// What is the same for all records.
     pub(super) fn common_options(&self) -> Options {
-        use config::settled::{Envelope, Profile};
-        Options {
-            profile: match self.settings.profile {
-                Profile::Waltide => avro::Profile::Waltide,
-                Profile::Debezium => avro::Profile::Debezium,
-            },
-            envelope: match self.settings.envelope {
-                Envelope::Full => avro::Envelope::Full,
-                Envelope::Flat => avro::Envelope::Flat,
-            },
-            prefix: self.settings.name.clone(),
-            database: self.catalog.peer().database().to_owned(),
-            tombstones: self.settings.tombstones,
-            binary: self.settings.source.binary,
-            max_row_bytes: self.settings.max_row_bytes,
-            ..Options::default()
-        }
+        common_options(&self.settings, self.catalog.peer().database())
     }
 
     fn options(&self, name: &config::TableName) -> Options {
-        use config::settled::Columns;
-        let own = self.settings.table_options.get(name).cloned().unwrap_or_default();
-        Options {
-            key: own.key,
-            columns: match own.columns {
-                Columns::All => ColumnFilter::All,
-                Columns::Except(names) => ColumnFilter::Except(names),
-                Columns::Only(names) => ColumnFilter::Only(names),
-            },
-            ..self.common_options()
-        }
+        table_options(&self.settings, self.catalog.peer().database(), name)
     }
 
     async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
@@ -315,5 +289,45 @@ impl Compiler {
                 .map(|(key, value)| (key.clone(), value.expose().to_owned()))
                 .collect(),
         }
+    }
+}
+
+/// What is the same for all records of a pipeline.
+fn common_options(settings: &config::settled::Pipeline, database: &str) -> Options {
+    use config::settled::{Envelope, Profile};
+    Options {
+        profile: match settings.profile {
+            Profile::Waltide => avro::Profile::Waltide,
+            Profile::Debezium => avro::Profile::Debezium,
+        },
+        envelope: match settings.envelope {
+            Envelope::Full => avro::Envelope::Full,
+            Envelope::Flat => avro::Envelope::Flat,
+        },
+        prefix: settings.prefix.clone(),
+        database: database.to_owned(),
+        tombstones: settings.tombstones,
+        binary: settings.source.binary,
+        max_row_bytes: settings.max_row_bytes,
+        ..Options::default()
+    }
+}
+
+/// How the rows of a table become records.
+pub(crate) fn table_options(
+    settings: &config::settled::Pipeline,
+    database: &str,
+    name: &config::TableName,
+) -> Options {
+    use config::settled::Columns;
+    let own = settings.table_options.get(name).cloned().unwrap_or_default();
+    Options {
+        key: own.key,
+        columns: match own.columns {
+            Columns::All => ColumnFilter::All,
+            Columns::Except(names) => ColumnFilter::Except(names),
+            Columns::Only(names) => ColumnFilter::Only(names),
+        },
+        ..common_options(settings, database)
     }
 }

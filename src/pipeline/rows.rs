@@ -60,7 +60,7 @@ impl Engine {
                 order = transactions::event(&mut self.transactions, means, &place, &route.table)
                     .await?;
             }
-            let meta = RecordMeta { order, ..meta(&place, sub_index, lsn) };
+            let meta = RecordMeta { order, ..meta(&place, sub_index, lsn, self.last_commit) };
             let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
                 Ok(written) => written,
                 Err(error) => {
@@ -71,7 +71,7 @@ impl Engine {
             let mut to = (route.topic.as_str(), route.partitions, route.lane);
             match (written, &route.dead_letters) {
                 // A table that turned out to have no key has no tombstones.
-                (Written::Null, _) if !keyed => continue,
+                (Written::Null, _) if !keyed && !route.plan.buries_keyless() => continue,
                 (Written::Value | Written::Null, _) => {}
                 (Written::TooLarge { bytes }, None) => {
                     return Err(diagnosis::of_large_row(&route.topic, bytes));
@@ -129,7 +129,7 @@ impl Engine {
             order = transactions::event(&mut self.transactions, means, place, &route.table).await?;
         }
         for partition in 0..route.partitions {
-            let meta = RecordMeta { order, ..meta(place, sub_index, lsn) };
+            let meta = RecordMeta { order, ..meta(place, sub_index, lsn, self.last_commit) };
             self.out.value.clear();
             self.out.headers.clear();
             avro::write_header(route.value_id.0, &mut self.out.value);
@@ -270,7 +270,7 @@ fn spread(position: &Position, partitions: i32) -> i32 {
     i32::try_from(partition).unwrap_or(0)
 }
 
-fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
+fn meta(place: &Place, sub_index: u32, lsn: Lsn, last_commit: Option<Lsn>) -> RecordMeta<'static> {
     RecordMeta {
         transaction: Some(place.transaction),
         position: Position { sub_index, ..place.position },
@@ -278,7 +278,7 @@ fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
         snapshot: Snapshot::No,
         now: place.transaction.commit_time,
         order: None,
-        last_commit: None,
+        last_commit,
         origin: None,
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Engine {
     pub(super) messages: Option<Messages>,
     pub(super) heartbeats: Option<Heartbeats>,
     pub(super) status: Arc<Pipeline>,
+    /// Where the transaction before this one ends.
+    pub(super) last_commit: Option<Lsn>,
     decoder: Decoder,
 }
 
@@ -79,6 +81,7 @@ impl Engine {
             relations: RelationCache::new(),
             out: Buffers::default(),
             status,
+            last_commit: None,
             compiler,
             decoder: Decoder::new(),
         }
@@ -218,6 +221,7 @@ impl Engine {
             }
         }
         self.sink.received(commit.end_lsn.0);
+        self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)
     }
 

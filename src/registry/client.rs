@@ -148,11 +148,30 @@ impl Client {
     /// # Errors
     /// Where there is not.
     pub async fn probe(&self) -> Result<(), Error> {
+        self.compatibility().await.map(drop)
+    }
+
+    /// The level of compatibility that holds where a subject has none of its own.
+    ///
+    /// # Errors
+    /// Where there is no registry that lets us in.
+    pub async fn compatibility(&self) -> Result<String, Error> {
         let answer = self.ask(self.request(Method::GET, &["config"])?, "").await?;
-        if answer.get("compatibilityLevel").is_some() {
-            return Ok(());
-        }
-        Err(Error::Foreign { reason: "GET /config names no compatibilityLevel".to_owned() })
+        let level = answer.get("compatibilityLevel").and_then(Value::as_str);
+        level.map(ToOwned::to_owned).ok_or_else(|| Error::Foreign {
+            reason: "GET /config names no compatibilityLevel".to_owned(),
+        })
+    }
+
+    /// Whether it takes schemas: `READWRITE`, or it does not.
+    ///
+    /// # Errors
+    /// Where it has no such thing, or does not answer.
+    pub async fn mode(&self) -> Result<String, Error> {
+        let answer = self.ask(self.request(Method::GET, &["mode"])?, "").await?;
+        let mode = answer.get("mode").and_then(Value::as_str);
+        mode.map(ToOwned::to_owned)
+            .ok_or_else(|| Error::Foreign { reason: "GET /mode names no mode".to_owned() })
     }
 
     /// The id of a schema under a subject, registered now if it was not before.

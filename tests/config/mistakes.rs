@@ -280,6 +280,8 @@ fn what_cannot_both_be_given_is_refused() {
         ("", "table_options: {public.x: {include_columns: [a], exclude_columns: [b]}}", "not both"),
         ("", "table_options: {public.x: {topic: a}, public.y: {topic: a}}", "another table has"),
         ("", "table_options: {public.x: {topic: shop.transaction}}", "a topic of its own"),
+        ("", "prefix: server", "only the debezium profile has a prefix"),
+        ("", "profile: debezium\nprefix: a b", "cannot begin a topic's name"),
     ] {
         let errors = errors(&minimal_with(group, lines));
         let words = errors.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

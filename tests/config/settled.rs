@@ -136,6 +136,20 @@ fn options_of_a_table_say_topic_key_and_columns() {
 }
 
 #[test]
+fn the_debezium_profiles_prefix_stands_for_the_pipelines_name() {
+    let loaded = load(&minimal_with("", "profile: debezium\nprefix: Server.1"));
+    let shop = &loaded.config.pipelines[0];
+    let orders = TableName { schema: "public".into(), table: "orders".into() };
+    assert_eq!(shop.topic_of(&orders), "Server.1.public.orders");
+    assert_eq!(shop.transaction_topic(), "Server.1.transaction");
+    assert_eq!(shop.message_topic(), "Server.1.message");
+    assert_eq!(shop.heartbeat_topic(), "__debezium-heartbeat.Server.1");
+    // What is nobody else's business keeps the name.
+    assert_eq!(shop.checkpoint_topic(), "shop.waltide.checkpoint");
+    assert_eq!(shop.source.slot, "waltide_shop");
+}
+
+#[test]
 fn a_password_file_is_read_when_it_is_needed_and_not_before() {
     let loaded = load(&minimal_with("source", "password_file: /not/there"));
     let Some(Credential::File(path)) = &loaded.config.pipelines[0].source.password else {

@@ -4,6 +4,7 @@
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
 mod brokers;
+mod check;
 mod checkpoint;
 mod cli;
 mod delivery;
@@ -17,9 +18,11 @@ mod faults;
 mod heartbeats;
 mod marks;
 mod messages;
+mod operating;
 mod python;
 mod random;
 mod recovery;
 mod support;
+mod tail;
 mod transactions;
 mod values;

@@ -16,6 +16,7 @@ use postgres::{Config, NoTls};
 use super::{PostgresOptions, copy};
 use crate::artifacts;
 use crate::error::Error;
+use crate::extended::Installation;
 use crate::identity;
 use crate::keeper;
 use crate::poll::poll;
@@ -53,7 +54,7 @@ const SETTINGS: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) server: Server,
-    binaries: PathBuf,
+    installation: Installation,
     port: AtomicU16,
     hba: String,
     settings: Mutex<Settings>,
@@ -67,8 +68,8 @@ struct Settings {
 
 impl Cluster {
     pub(super) fn start(name: &str, options: PostgresOptions, usage: Use) -> Result<Self, Error> {
-        let binaries = artifacts::servers()?.join(format!("postgres-{}/bin", options.version));
-        let cluster = Self::new(name, options, binaries, usage)?;
+        let installation = options.installation()?;
+        let cluster = Self::new(name, options, installation, usage)?;
         Server::with_free_ports(|| {
             cluster.port.store(free_port(), Ordering::Relaxed);
             cluster.write_settings()?;
@@ -80,7 +81,7 @@ impl Cluster {
     fn new(
         name: &str,
         options: PostgresOptions,
-        binaries: PathBuf,
+        installation: Installation,
         usage: Use,
     ) -> Result<Self, Error> {
         let server = Server::new(name, usage)?;
@@ -119,7 +120,7 @@ impl Cluster {
             .unwrap_or("host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust");
         let hba = format!("local all all trust\nlocal replication all trust\n{rules}\n");
         let settings = Mutex::new(Settings { values, generation: 0 });
-        let cluster = Self { server, binaries, port: AtomicU16::new(0), hba, settings };
+        let cluster = Self { server, installation, port: AtomicU16::new(0), hba, settings };
         if options.origin.is_none() {
             cluster.initdb(&options.initdb)?;
         }
@@ -148,10 +149,13 @@ impl Cluster {
 
     /// A command of this version, for the server user. It starts where that user may be.
     fn command(&self, program: &str) -> Result<Command, Error> {
-        let mut command = identity::command(&self.binaries.join(program))?;
+        let mut command = identity::command(&self.installation.binaries.join(program))?;
         command.current_dir(self.data_directory());
         for variable in ["PGDATA", "PGPORT", "PGHOST", "LC_ALL", "LANG"] {
             command.env_remove(variable);
+        }
+        if let Some(libraries) = &self.installation.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
         }
         Ok(command)
     }
