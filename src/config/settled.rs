@@ -213,6 +213,8 @@ pub struct Registry {
     pub url: String,
     /// Who we are.
     pub login: RegistryLogin,
+    /// Whether its ids must be those that the checkpoint remembers.
+    pub verify_ids: bool,
 }
 
 /// Who we are to the registry.

@@ -204,6 +204,7 @@ impl Lines {
         self.secret("password", &typed.password);
         self.path("password_file", &typed.password_file);
         self.path("token_file", &typed.token_file);
+        self.leaf("verify_ids", flag(registry.verify_ids), &typed.verify_ids);
         self.close();
     }
 

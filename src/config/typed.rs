@@ -176,6 +176,10 @@ group! {
         password_file: PathBuf = Optional,
         /// A file that holds a bearer token, instead of a user.
         token_file: PathBuf = Optional,
+        /// Whether the registry must give schemas the ids that the checkpoint remembers. One that was
+        /// restored, or another one, may give other ids, and records that are published already would
+        /// be read with the wrong schema; `false` goes on with the new ids.
+        verify_ids: bool = Is("true"),
     }
 }
 

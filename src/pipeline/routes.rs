@@ -102,6 +102,8 @@ pub(super) struct Compiler {
     pub(super) partitions: HashMap<String, i32>,
     /// Where topics get the numbers by which their reports are counted.
     pub(super) ends: Ends,
+    /// What the checkpoint knows of schemas, by subject; nothing where other ids are all right.
+    pub(super) recorded: HashMap<String, RegisteredSchema>,
     /// Where schemas are noted for the checkpoint.
     pub(super) desk: Arc<Desk>,
 }
@@ -268,14 +270,33 @@ impl Compiler {
     }
 
     async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
-        let id = self.registry.register(subject, schema).await;
-        let id = id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
-        self.desk.uses(RegisteredSchema {
-            subject: subject.to_owned(),
-            id: id.0,
-            fingerprint: format!("{:016x}", fingerprint(schema.as_bytes())),
-        });
+        let fingerprint = format!("{:016x}", fingerprint(schema.as_bytes()));
+        let known = self.recorded.get(subject).filter(|known| known.fingerprint == fingerprint);
+        let id = match known.map(|known| known.id) {
+            Some(id) => {
+                self.recognise(subject, schema, SchemaId(id)).await?;
+                SchemaId(id)
+            }
+            None => {
+                let id = self.registry.register(subject, schema).await;
+                id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?
+            }
+        };
+        self.desk.uses(RegisteredSchema { subject: subject.to_owned(), id: id.0, fingerprint });
         Ok(id)
+    }
+
+    /// Sees to it that a schema has the id it had. Nothing is registered for that: it would be
+    /// in the way of a registry that is restored.
+    async fn recognise(&mut self, subject: &str, schema: &str, was: SchemaId) -> Result<(), Fault> {
+        let found = self.registry.look_up(subject, schema).await;
+        let found = found.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
+        if found == Some(was) {
+            return Ok(());
+        }
+        self.registry.forget(subject, schema);
+        let is = found.map(|id| id.0);
+        Err(diagnosis::of_other_id(subject, was.0, is, self.registry.url()))
     }
 
     fn topic_options(&self) -> TopicOptions {

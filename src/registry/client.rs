@@ -190,17 +190,46 @@ impl Client {
             Ok(answer) => answer,
             Err(error) => return Err(self.in_the_same_words(subject, schema, error)),
         };
-        let id = answer
-            .get("id")
-            .and_then(Value::as_u64)
-            .and_then(|id| u32::try_from(id).ok())
-            .map(SchemaId)
-            .ok_or_else(|| Error::Foreign {
-                reason: format!("no id in: {}", quote(&answer.to_string())),
-            })?;
+        let id = id_in(&answer)?;
         self.known.insert(key, id);
         self.refused.remove(subject);
         Ok(id)
+    }
+
+    /// The id of a schema under a subject, unless it was never registered there. Registers nothing.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn look_up(
+        &mut self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Option<SchemaId>, Error> {
+        let key = (subject.to_owned(), schema.to_owned());
+        if let Some(id) = self.known.get(&key) {
+            return Ok(Some(*id));
+        }
+        let request = self.request(Method::POST, &["subjects", subject])?;
+        let request = request.json(&json!({ "schema": schema }));
+        let id = self.ask_for(request, subject).await?.map(|answer| id_in(&answer)).transpose()?;
+        if let Some(id) = id {
+            self.known.insert(key, id);
+        }
+        Ok(id)
+    }
+
+    /// Forgets an id, so that it is asked for again.
+    pub fn forget(&mut self, subject: &str, schema: &str) {
+        self.known.remove(&(subject.to_owned(), schema.to_owned()));
+    }
+
+    /// Whether it has a schema of that id.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn has(&self, id: SchemaId) -> Result<bool, Error> {
+        let request = self.request(Method::GET, &["schemas", "ids", &id.0.to_string()])?;
+        Ok(self.ask_for(request, "").await?.is_some())
     }
 
     /// A registry may list what is incompatible in another order each time it is asked. The same
@@ -247,6 +276,23 @@ impl Client {
     }
 
     async fn ask(&self, request: RequestBuilder, subject: &str) -> Result<Value, Error> {
+        let (status, body) = self.answer_to(request).await?;
+        understood(status, &body, subject)
+    }
+
+    /// The same of something that need not be there.
+    async fn ask_for(
+        &self,
+        request: RequestBuilder,
+        subject: &str,
+    ) -> Result<Option<Value>, Error> {
+        match self.answer_to(request).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => understood(status, &body, subject).map(Some),
+        }
+    }
+
+    async fn answer_to(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Error> {
         let unreachable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
@@ -257,13 +303,24 @@ impl Client {
                 return Err(Error::Foreign { reason: "its answer does not end".to_owned() });
             }
         }
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| Error::Foreign {
-                reason: format!("it answers: {}", quote(&String::from_utf8_lossy(&body))),
-            });
-        }
-        Err(refusal(status, &body, subject))
+        Ok((status, body))
     }
+}
+
+fn understood(status: StatusCode, body: &[u8], subject: &str) -> Result<Value, Error> {
+    if !status.is_success() {
+        return Err(refusal(status, body, subject));
+    }
+    serde_json::from_slice(body).map_err(|_| Error::Foreign {
+        reason: format!("it answers: {}", quote(&String::from_utf8_lossy(body))),
+    })
+}
+
+fn id_in(answer: &Value) -> Result<SchemaId, Error> {
+    let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    id.map(SchemaId).ok_or_else(|| Error::Foreign {
+        reason: format!("no id in: {}", quote(&answer.to_string())),
+    })
 }
 
 fn refusal(status: StatusCode, body: &[u8], subject: &str) -> Error {

@@ -42,7 +42,8 @@ fn a_key_in_the_wrong_group_is_sent_home() {
 #[test]
 fn a_key_without_likeness_is_told_what_there_is() {
     let text = minimal_with("registry", "directory: ./schemas");
-    let told = "here it can be `url`, `username`, `password`, `password_file` or `token_file`";
+    let told = "here it can be `url`, `username`, `password`, `password_file`, \
+                `token_file` or `verify_ids`";
     assert_only(&text, Kind::UnknownKey, 9, 7, told);
 }
 

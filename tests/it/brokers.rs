@@ -126,8 +126,9 @@ const MEMORY_KIB: u64 = 64 * 1024;
 /// The quick producer never holds more (`gear.rs`); beyond it is the one for bulk.
 const QUICK: u64 = 500;
 
-/// The oldest that feedback may be. It leaves every 0.9 s; the rest is for a busy machine.
-const LONGEST_SILENCE_S: f64 = 5.0;
+/// The oldest that feedback may be. It leaves every 0.9 s; the rest is for a busy machine, and still
+/// less than after what the server gives up (7 s).
+const LONGEST_SILENCE_S: f64 = 6.5;
 
 fn in_flight(daemon: &Daemon) -> u64 {
     daemon.status()["records_in_flight"].as_u64().expect("a number of records")

@@ -10,7 +10,7 @@ use crate::config::scalars::Verbatim;
 use crate::config::secret::{Credential, Secret};
 use crate::config::settled::{Kafka, KafkaLogin, Registry, RegistryLogin, Source};
 use crate::config::topic::TopicTemplate;
-use crate::config::typed;
+use crate::config::typed::{self, value_or};
 use crate::config::url::{RegistryUrl, check_host};
 
 use super::{Settling, Warning};
@@ -213,7 +213,8 @@ impl Settling<'_> {
         });
         let in_url = url.as_ref().and_then(|url| url.login.clone());
         let login = self.login(typed, at, in_url);
-        Some(Registry { url: url?.address, login: login? })
+        let verify_ids = value_or(&typed.verify_ids, true);
+        Some(Registry { url: url?.address, login: login?, verify_ids })
     }
 
     fn login(
