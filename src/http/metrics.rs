@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::fault::Code;
 use crate::status::{Pipeline, State};
 
 /// What one scrape reads.
@@ -40,6 +41,7 @@ struct Sheet {
     records: IntCounterVec,
     errors: IntCounterVec,
     retries: IntCounterVec,
+    circuit: IntGaugeVec,
     checkpoint_age: GaugeVec,
 }
 
@@ -123,6 +125,12 @@ impl Sheet {
                 &["pipeline", "class", "code"],
             )?,
             retries: counter(registry, "waltide_retries_total", "Attempts after a failure.", one)?,
+            circuit: int_gauge(
+                registry,
+                "waltide_circuit_open",
+                "1 while a server fails: it is tried again after waits that grow up to five seconds, spread at random, or not at all where the pipeline is stopped.",
+                &["pipeline", "system"],
+            )?,
         })
     }
 
@@ -165,6 +173,11 @@ impl Sheet {
             self.errors.with_label_values(&labels).inc_by(count);
         }
         self.retries.with_label_values(&[name]).inc_by(pipeline.retries());
+        let failing = pipeline.last_fault().and_then(|fault| fault.code.system());
+        for system in Code::SYSTEMS {
+            let is_open = i64::from(failing == Some(*system));
+            self.circuit.with_label_values(&[name, system]).set(is_open);
+        }
     }
 }
 

@@ -164,26 +164,24 @@ impl Client {
             Ok(answer) => answer,
             Err(error) => return Err(self.in_the_same_words(subject, schema, error)),
         };
-        let id = answer
-            .get("id")
-            .and_then(Value::as_u64)
-            .and_then(|id| u32::try_from(id).ok())
-            .map(SchemaId)
-            .ok_or_else(|| Error::Foreign {
-                reason: format!("no id in: {}", quote(&answer.to_string())),
-            })?;
+        let id = id_in(&answer)?;
         self.known.insert(key, id);
         self.refused.remove(subject);
         Ok(id)
     }
 
-    /// Whether a schema is registered under a subject.
+    /// The id of a schema under a subject, unless it was never registered there. Registers nothing.
     ///
     /// # Errors
     /// Where the registry does not answer.
-    pub async fn has(&self, subject: &str, schema: &str) -> Result<bool, Error> {
-        if self.known.contains_key(&(subject.to_owned(), schema.to_owned())) {
-            return Ok(true);
+    pub async fn look_up(
+        &mut self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Option<SchemaId>, Error> {
+        let key = (subject.to_owned(), schema.to_owned());
+        if let Some(id) = self.known.get(&key) {
+            return Ok(Some(*id));
         }
         let body = json!({ "schema": schema });
         let question = Question {
@@ -193,6 +191,27 @@ impl Client {
             subject,
         };
         match self.transport.ask(&question).await {
+            Ok(answer) => {
+                let id = id_in(&answer)?;
+                self.known.insert(key, id);
+                Ok(Some(id))
+            }
+            Err(Error::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets an id, so that it is asked for again.
+    pub fn forget(&mut self, subject: &str, schema: &str) {
+        self.known.remove(&(subject.to_owned(), schema.to_owned()));
+    }
+
+    /// Whether it has a schema of that id.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn has(&self, id: SchemaId) -> Result<bool, Error> {
+        match self.get(&["schemas", "ids", &id.0.to_string()], "").await {
             Ok(_) => Ok(true),
             Err(Error::Unknown { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -261,4 +280,11 @@ impl Client {
     async fn get(&self, path: &[&str], subject: &str) -> Result<Value, Error> {
         self.transport.ask(&Question { method: Method::GET, path, body: None, subject }).await
     }
+}
+
+fn id_in(answer: &Value) -> Result<SchemaId, Error> {
+    let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    id.map(SchemaId).ok_or_else(|| Error::Foreign {
+        reason: format!("no id in: {}", quote(&answer.to_string())),
+    })
 }
