@@ -154,7 +154,7 @@ impl Attempt {
         let settings = registry_settings(&self.settings.registry);
         let url = settings.url.clone();
         let wrong = |error| diagnosis::of_registry(&error, &url);
-        let client = Client::new(settings).map_err(wrong)?;
+        let client = Client::new(settings).map_err(wrong)?.counted(self.status.registry_calls());
         client.probe().await.map_err(wrong)?;
         self.registry = Some(client);
         Ok(())

@@ -4,10 +4,13 @@
 //! start asks again and nothing about ids needs to be remembered between starts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+
+use crate::status::Calls;
 
 use crate::credential::Credential;
 
@@ -108,6 +111,7 @@ pub struct Client {
     settings: Settings,
     known: HashMap<(String, String), SchemaId>,
     refused: HashMap<String, Refused>,
+    calls: Arc<Calls>,
 }
 
 /// The last schema of a subject that the registry refused, and what it said then.
@@ -134,7 +138,14 @@ impl Client {
             .user_agent(concat!("waltide/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| wrong(chain(&error)))?;
-        Ok(Self { http, settings, known: HashMap::new(), refused: HashMap::new() })
+        let (known, refused) = (HashMap::new(), HashMap::new());
+        Ok(Self { http, settings, known, refused, calls: Arc::default() })
+    }
+
+    /// Counts its requests there.
+    #[must_use]
+    pub fn counted(self, calls: Arc<Calls>) -> Self {
+        Self { calls, ..self }
     }
 
     /// Where the registry is, for messages.
@@ -247,6 +258,12 @@ impl Client {
     }
 
     async fn ask(&self, request: RequestBuilder, subject: &str) -> Result<Value, Error> {
+        let answer = self.answer(request, subject).await;
+        self.calls.count(answer.is_ok());
+        answer
+    }
+
+    async fn answer(&self, request: RequestBuilder, subject: &str) -> Result<Value, Error> {
         let unreachable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
