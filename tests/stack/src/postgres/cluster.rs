@@ -284,7 +284,7 @@ fn quoted(value: &str) -> String {
 
 /// The library that lets a program's clock be wrong.
 fn faketime() -> Result<PathBuf, Error> {
-    let places = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let mut places = places.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
     let found = places.find(|it| it.exists());
     found.ok_or_else(|| Error::new("no libfaketime: see scripts/deps.sh"))
