@@ -1,0 +1,8 @@
+//! Sentences about what is copied into other people's clusters: the image, compose, chart,
+//! manifests, rules, dashboard and runbook, checked by the tools that will read them.
+
+mod compose;
+mod dashboard;
+mod image;
+mod prometheus;
+mod support;
