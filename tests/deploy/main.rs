@@ -5,4 +5,5 @@ mod compose;
 mod dashboard;
 mod image;
 mod prometheus;
+mod runbook;
 mod support;
