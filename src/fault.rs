@@ -64,6 +64,10 @@ codes! {
     ConfigUnreadable "WT101" Operator "the configuration cannot be read";
     ConfigInvalid "WT102" Operator "the configuration is not valid";
     ListenFailed "WT103" Operator "the HTTP address cannot be listened on";
+    CheckFailed "WT104" Operator "check has found what is in the way";
+    Declined "WT105" Operator "nothing was done because nobody agreed";
+    DaemonAway "WT106" Operator "the daemon does not answer";
+    NotReady "WT107" Operator "a pipeline is not ready";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
     SourceTls "WT202" Operator "the source and we do not agree on TLS";
     SourceCertificate "WT203" Operator "the source's certificate is not acceptable";

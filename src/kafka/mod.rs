@@ -1,6 +1,7 @@
 //! Avro bytes become Kafka records; delivery reports come back.
 
 mod checkpoint;
+mod cluster;
 mod connection;
 mod error;
 mod gear;
@@ -12,6 +13,7 @@ mod producer;
 mod topics;
 
 pub use checkpoint::{CheckpointTopic, CheckpointWriter};
+pub use cluster::{ClusterFacts, Config, TopicFacts};
 pub use connection::Settings;
 pub use error::Error;
 pub use headers::Headers;

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataBroker, MetadataPartition};
 use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
 use super::login::Login;
 use super::polled::Polled;
-use super::{Error, Settings};
+use super::{Error, Settings, TopicFacts};
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -44,6 +45,14 @@ impl fmt::Display for TopicOptions {
         }
         Ok(())
     }
+}
+
+/// A cluster at a glance.
+pub(super) struct Overview {
+    pub(super) brokers: usize,
+    /// One of them.
+    pub(super) broker: Option<i32>,
+    pub(super) topics: Vec<(String, TopicFacts)>,
 }
 
 /// Asks Kafka about itself and makes topics.
@@ -87,7 +96,7 @@ impl Admin {
             tokio::task::spawn_blocking(move || {
                 let metadata = client.client().fetch_metadata(name.as_deref(), ANSWER)?;
                 let found = metadata.topics().iter().find(|of| Some(of.name()) == name.as_deref());
-                Ok::<_, rdkafka::error::KafkaError>(found.map(|topic| {
+                Ok::<_, KafkaError>(found.map(|topic| {
                     (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())
                 }))
             })
@@ -104,6 +113,19 @@ impl Admin {
         }
     }
 
+    /// What would make a topic asks for no token: nobody reads its queue, as is said above.
+    pub(super) fn refuse_with_tokens(
+        &self,
+        topic: &str,
+        options: &TopicOptions,
+    ) -> Result<(), Error> {
+        let Login::Token(_) = self.settings.login else { return Ok(()) };
+        let reason = format!(
+            "it is not there, and with OAUTHBEARER topics are not made by the daemon: one with {options}"
+        );
+        Err(Error::Topic { topic: topic.to_owned(), reason })
+    }
+
     /// Makes a topic unless it is there, and says how many partitions it has.
     ///
     /// # Errors
@@ -112,13 +134,7 @@ impl Admin {
         if let Some(count) = self.partitions(Some(topic)).await? {
             return Ok(count);
         }
-        // What would make it asks for no token: nobody reads its queue, as is said above.
-        if let Login::Token(_) = self.settings.login {
-            let reason = format!(
-                "it is not there, and with OAUTHBEARER topics are not made by the daemon: one with {options}"
-            );
-            return Err(Error::Topic { topic: topic.to_owned(), reason });
-        }
+        self.refuse_with_tokens(topic, options)?;
         let replication = TopicReplication::Fixed(options.replication_factor.unwrap_or(-1));
         let mut new = NewTopic::new(topic, options.partitions.unwrap_or(-1), replication);
         for (key, value) in &options.config {
@@ -160,7 +176,12 @@ impl Admin {
         }
     }
 
-    fn of_creation(&self, topic: &str, code: RDKafkaErrorCode, options: &TopicOptions) -> Error {
+    pub(super) fn of_creation(
+        &self,
+        topic: &str,
+        code: RDKafkaErrorCode,
+        options: &TopicOptions,
+    ) -> Error {
         match self.of_topic(topic, code) {
             Error::Topic { topic, reason } => {
                 Error::Topic { topic, reason: format!("{reason}, for a new topic with {options}") }
@@ -185,6 +206,39 @@ impl Admin {
 
     fn unreachable(&self, reason: &str) -> Error {
         Error::Unreachable { brokers: self.brokers().to_owned(), reason: reason.to_owned() }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// All topics and brokers, without their settings.
+    pub(super) async fn metadata(&self) -> Result<Overview, Error> {
+        let client = Arc::clone(&self.client);
+        // librdkafka's metadata call blocks its thread.
+        let answer = tokio::task::spawn_blocking(move || {
+            let metadata = client.client().fetch_metadata(None, ANSWER)?;
+            let topics = metadata.topics().iter().map(|topic| {
+                let fewest = |count: fn(&MetadataPartition) -> usize| {
+                    topic.partitions().iter().map(count).min().unwrap_or(0)
+                };
+                let facts = TopicFacts {
+                    partitions: topic.partitions().len(),
+                    replicas: fewest(|partition| partition.replicas().len()),
+                    in_sync: fewest(|partition| partition.isr().len()),
+                    ..TopicFacts::default()
+                };
+                (topic.name().to_owned(), facts)
+            });
+            let brokers = metadata.brokers();
+            let broker = brokers.first().map(MetadataBroker::id);
+            let topics = topics.collect();
+            Ok::<_, KafkaError>(Overview { brokers: brokers.len(), broker, topics })
+        });
+        let answer = answer.await.map_err(|error| self.unreachable(&error.to_string()))?;
+        answer.map_err(|error| {
+            Error::of_call(&error, self.brokers(), &self.said(), "describe topics")
+        })
     }
 
     fn brokers(&self) -> &str {

@@ -15,7 +15,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// needs a second or two more, and takes over within ten.
 const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(6);
 
-pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
+pub(crate) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
     let wrong = |what: String| {
         Fault::new(Code::SourceSettings, what, "correct source.url and the files it names")
     };
@@ -36,7 +36,7 @@ pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> 
     Ok(params)
 }
 
-pub(super) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
+pub(crate) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
     use config::settled::KafkaLogin;
     let plain = |(key, value): (&String, &config::Secret)| (key.clone(), value.expose().to_owned());
     let login = match &of.login {
@@ -51,7 +51,7 @@ pub(super) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
     }
 }
 
-pub(super) fn registry_settings(of: &config::settled::Registry) -> registry::Settings {
+pub(crate) fn registry_settings(of: &config::settled::Registry) -> registry::Settings {
     use config::settled::RegistryLogin;
     let authentication = match &of.login {
         RegistryLogin::None => registry::Authentication::None,
@@ -60,6 +60,19 @@ pub(super) fn registry_settings(of: &config::settled::Registry) -> registry::Set
             password: password.clone(),
         },
         RegistryLogin::Bearer(token) => registry::Authentication::Bearer(token.clone()),
+        RegistryLogin::Client { token_url, id, secret, scope } => {
+            registry::Authentication::Client {
+                token_url: token_url.clone(),
+                id: id.clone(),
+                secret: secret.clone(),
+                scope: scope.clone(),
+            }
+        }
     };
-    registry::Settings { url: of.url.clone(), authentication }
+    registry::Settings {
+        urls: of.urls.clone(),
+        authentication,
+        ca_file: of.ca_file.clone(),
+        certificate: of.certificate.clone(),
+    }
 }

@@ -17,7 +17,7 @@ use crate::postgres::sql::{identifier, literal, qualified};
 use crate::postgres::{Connection, Error, Peer, Slot, SqlState, WalStatus};
 
 /// The oldest server whose pgoutput we read: the first with streaming, binary and messages.
-const OLDEST_VERSION: u32 = 140_000;
+pub(crate) const OLDEST_VERSION: u32 = 140_000;
 
 /// The first server whose standbys keep copies of slots.
 const FAILOVER_VERSION: u32 = 170_000;

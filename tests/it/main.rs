@@ -3,6 +3,7 @@
 //! One binary, so that the servers start once; tests run beside each other and are kept apart by
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
+mod check;
 mod checkpoint;
 mod cli;
 mod delivery;
@@ -16,9 +17,12 @@ mod faults;
 mod heartbeats;
 mod marks;
 mod messages;
+mod operating;
 mod python;
 mod random;
 mod recovery;
+mod schemas;
 mod support;
+mod tail;
 mod transactions;
 mod values;

@@ -3,12 +3,14 @@
 //! Everything here runs on a plain connection. What takes several queries sees one state of the
 //! catalog: they share a snapshot, the caller's where a transaction is open.
 
+mod preflight;
 mod publication;
 mod relations;
 mod server;
 mod tables;
 mod types;
 
+pub use preflight::Preflight;
 pub use publication::{Publication, PublishedTable};
 pub use relations::Relations;
 pub use server::ServerFacts;

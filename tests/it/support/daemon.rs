@@ -90,6 +90,12 @@ impl Daemon {
         self.http.get().map(String::as_str)
     }
 
+    /// Where it is asked.
+    #[track_caller]
+    pub(crate) fn url(&self) -> String {
+        self.until("the daemon listens", || self.address().map(|at| format!("http://{at}")))
+    }
+
     /// What it has logged, as one value for each line.
     pub(crate) fn events(&self) -> Vec<Value> {
         let log = self.process.log();
