@@ -170,12 +170,12 @@ impl Attempt {
 
     /// A registry that is away stops only a start that knows no ids yet.
     async fn reach_registry(&mut self) -> Result<(), Fault> {
-        if self.registry.is_some() {
-            return Ok(());
-        }
         let settings = registry_settings(&self.settings.registry);
-        let url = settings.url.clone();
+        let url = self.settings.registry.address();
         let wrong = |error| diagnosis::of_registry(&error, &url);
+        if let Some(client) = &mut self.registry {
+            return client.renew().map_err(wrong);
+        }
         let client = Client::new(settings).map_err(wrong)?;
         client.probe().await.map_err(wrong)?;
         self.registry = Some(client);

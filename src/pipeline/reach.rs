@@ -60,6 +60,19 @@ pub(crate) fn registry_settings(of: &config::settled::Registry) -> registry::Set
             password: password.clone(),
         },
         RegistryLogin::Bearer(token) => registry::Authentication::Bearer(token.clone()),
+        RegistryLogin::Client { token_url, id, secret, scope } => {
+            registry::Authentication::Client {
+                token_url: token_url.clone(),
+                id: id.clone(),
+                secret: secret.clone(),
+                scope: scope.clone(),
+            }
+        }
     };
-    registry::Settings { url: of.url.clone(), authentication }
+    registry::Settings {
+        urls: of.urls.clone(),
+        authentication,
+        ca_file: of.ca_file.clone(),
+        certificate: of.certificate.clone(),
+    }
 }

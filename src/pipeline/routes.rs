@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
-use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
+use waltide_core::checkpoint::RegisteredSchema;
 use waltide_core::dead_letter;
 use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::desk::Desk;
 use super::diagnosis;
+use super::schemas::Registered;
 use super::source::{ANSWER, answered};
 use super::topics::{self, Topics};
 use crate::config;
@@ -174,12 +175,8 @@ impl Compiler {
         for warning in plan.warnings() {
             tracing::warn!(table = %name, "{warning}");
         }
-        let partitions = self.partitions(&topic).await?;
-        let value_id = self.register(&format!("{topic}-value"), plan.value_schema()).await?;
-        let key_id = match plan.key_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
-            None => None,
-        };
+        let Registered { topic, partitions, key_id, value_id } =
+            self.registered(topic, &plan, &name).await?;
         let dead_letters = match self.settings.large_rows {
             LargeRows::Halt => None,
             LargeRows::DeadLetter => Some(self.dead_letters().await?),
@@ -202,7 +199,7 @@ impl Compiler {
     /// How many a table's topic has, which is made where it is not there. The server describes tables
     /// again whenever it likes; while Kafka is away what was known then has to do, or the stream
     /// would end and nobody would feed the server.
-    async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
+    pub(super) async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
         match self.admin.ensure(topic, &self.topic_options()).await {
             Ok(count) => {
                 self.partitions.insert(topic.to_owned(), count);
@@ -269,37 +266,7 @@ impl Compiler {
         table_options(&self.settings, self.catalog.peer().database(), name)
     }
 
-    async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
-        let fingerprint = format!("{:016x}", fingerprint(schema.as_bytes()));
-        let known = self.recorded.get(subject).filter(|known| known.fingerprint == fingerprint);
-        let id = match known.map(|known| known.id) {
-            Some(id) => {
-                self.recognise(subject, schema, SchemaId(id)).await?;
-                SchemaId(id)
-            }
-            None => {
-                let id = self.registry.register(subject, schema).await;
-                id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?
-            }
-        };
-        self.desk.uses(RegisteredSchema { subject: subject.to_owned(), id: id.0, fingerprint });
-        Ok(id)
-    }
-
-    /// Sees to it that a schema has the id it had. Nothing is registered for that: it would be
-    /// in the way of a registry that is restored.
-    async fn recognise(&mut self, subject: &str, schema: &str, was: SchemaId) -> Result<(), Fault> {
-        let found = self.registry.look_up(subject, schema).await;
-        let found = found.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
-        if found == Some(was) {
-            return Ok(());
-        }
-        self.registry.forget(subject, schema);
-        let is = found.map(|id| id.0);
-        Err(diagnosis::of_other_id(subject, was.0, is, self.registry.url()))
-    }
-
-    fn topic_options(&self) -> TopicOptions {
+    pub(super) fn topic_options(&self) -> TopicOptions {
         let kafka = &self.settings.kafka;
         TopicOptions {
             partitions: kafka.partitions,

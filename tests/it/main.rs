@@ -22,6 +22,7 @@ mod operating;
 mod python;
 mod random;
 mod recovery;
+mod schemas;
 mod support;
 mod tail;
 mod transactions;
