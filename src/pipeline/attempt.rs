@@ -176,7 +176,7 @@ impl Attempt {
         if let Some(client) = &mut self.registry {
             return client.renew().map_err(wrong);
         }
-        let client = Client::new(settings).map_err(wrong)?;
+        let client = Client::new(settings).map_err(wrong)?.counted(self.status.registry_calls());
         client.probe().await.map_err(wrong)?;
         self.registry = Some(client);
         Ok(())

@@ -4,11 +4,13 @@
 //! start asks again and nothing about ids needs to be remembered between starts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::transport::{Question, Settings, Transport, quote};
+use crate::status::Calls;
 
 /// The number that stands before every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +82,7 @@ pub struct Client {
     transport: Transport,
     known: HashMap<(String, String), SchemaId>,
     refused: HashMap<String, Refused>,
+    calls: Arc<Calls>,
 }
 
 /// The last schema of a subject that the registry refused, and what it said then.
@@ -96,7 +99,14 @@ impl Client {
     /// Where the URL or TLS cannot be used.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let transport = Transport::new(settings)?;
-        Ok(Self { transport, known: HashMap::new(), refused: HashMap::new() })
+        let (known, refused) = (HashMap::new(), HashMap::new());
+        Ok(Self { transport, known, refused, calls: Arc::default() })
+    }
+
+    /// Counts its requests there.
+    #[must_use]
+    pub fn counted(self, calls: Arc<Calls>) -> Self {
+        Self { calls, ..self }
     }
 
     /// Reads certificates again; what is known stays known.
@@ -160,7 +170,7 @@ impl Client {
             body: Some(&body),
             subject,
         };
-        let answer = match self.transport.ask(&question).await {
+        let answer = match self.ask(&question).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.in_the_same_words(subject, schema, error)),
         };
@@ -190,7 +200,7 @@ impl Client {
             body: Some(&body),
             subject,
         };
-        match self.transport.ask(&question).await {
+        match self.ask(&question).await {
             Ok(answer) => {
                 let id = id_in(&answer)?;
                 self.known.insert(key, id);
@@ -256,7 +266,7 @@ impl Client {
         let method = if body.is_some() { Method::PUT } else { Method::DELETE };
         let path = &["config", subject];
         let asked = Question { method, path, body: body.as_ref(), subject };
-        self.transport.ask(&asked).await.map(drop)
+        self.ask(&asked).await.map(drop)
     }
 
     /// A registry may list what is incompatible in another order each time it is asked. The same
@@ -278,7 +288,14 @@ impl Client {
     }
 
     async fn get(&self, path: &[&str], subject: &str) -> Result<Value, Error> {
-        self.transport.ask(&Question { method: Method::GET, path, body: None, subject }).await
+        self.ask(&Question { method: Method::GET, path, body: None, subject }).await
+    }
+
+    async fn ask(&self, question: &Question<'_>) -> Result<Value, Error> {
+        let answer = self.transport.ask(question).await;
+        // That it knows of nothing is an answer.
+        self.calls.count(matches!(answer, Ok(_) | Err(Error::Unknown { .. })));
+        answer
     }
 }
 

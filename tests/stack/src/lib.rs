@@ -62,6 +62,7 @@ mod process;
 mod proxy;
 mod registry;
 mod server;
+mod tools;
 mod version;
 
 use std::sync::OnceLock;
@@ -77,6 +78,7 @@ pub use crate::process::Process;
 pub use crate::proxy::Proxy;
 pub use crate::registry::{Answer, Registry, RegistryOptions};
 use crate::server::Use;
+pub use crate::tools::Tools;
 pub use crate::version::Version;
 
 /// The servers that all tests of a process share.
