@@ -3,6 +3,7 @@
 //! The rooms are the stations of the ring a change travels; only `pipeline` and
 //! `check` know two of them.
 
+mod chance;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -8,7 +8,8 @@ use crate::registry::Client;
 /// Looks at the registry.
 pub(super) async fn look(settings: &Pipeline) -> Vec<Finding> {
     const CHECK: &str = "registry.connect";
-    let url = settings.registry.url.as_str();
+    let address = settings.registry.address();
+    let url = address.as_str();
     let client = Client::new(pipeline::registry_settings(&settings.registry));
     let refused = |error| {
         let fault = pipeline::of_registry(&error, url);

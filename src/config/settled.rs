@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::secret::{Credential, Secret};
 use super::tables::{TableName, TablePattern};
 use super::topic::TopicTemplate;
-pub use super::typed::{Envelope, LargeRows, LogFormat, LogLevel, Profile};
+pub use super::typed::{
+    Envelope, LargeRows, LogFormat, LogLevel, OnIncompatible, Profile, Subjects,
+};
 use super::url::DatabaseUrl;
 
 /// The whole configuration.
@@ -209,10 +211,28 @@ pub enum KafkaLogin {
 /// The schema registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
-    /// Its address, without login and without a slash at its end.
-    pub url: String,
+    /// Its addresses, without login and without a slash at their ends.
+    pub urls: Vec<String>,
     /// Who we are.
     pub login: RegistryLogin,
+    /// Authorities to trust, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// What subjects are named after.
+    pub subjects: Subjects,
+    /// What happens to a schema that breaks its subject's rule.
+    pub on_incompatible: OnIncompatible,
+    /// Whether its ids must be those that the checkpoint remembers.
+    pub verify_ids: bool,
+}
+
+impl Registry {
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.urls.join(", ")
+    }
 }
 
 /// Who we are to the registry.
@@ -229,6 +249,17 @@ pub enum RegistryLogin {
     },
     /// The bearer of a token.
     Bearer(Credential),
+    /// The bearer of a token that another server gives.
+    Client {
+        /// Where tokens are given.
+        token_url: String,
+        /// Who we are to it.
+        id: String,
+        /// What proves it.
+        secret: Credential,
+        /// What the token shall be good for.
+        scope: Option<String>,
+    },
 }
 
 /// What a consumer may rely on after a failure.

@@ -97,6 +97,7 @@ impl Lines {
         self.kafka(&typed.kafka.value().cloned().unwrap_or_default(), settled);
         self.registry(&typed.registry.value().cloned().unwrap_or_default(), settled);
         self.leaf("profile", settled.profile.as_str(), &typed.profile);
+        self.given("prefix", typed.prefix.value().map(String::as_str), &typed.prefix);
         self.leaf("envelope", settled.envelope.as_str(), &typed.envelope);
         self.leaf("tombstones", flag(settled.tombstones), &typed.tombstones);
         self.leaf("truncates", flag(settled.truncates), &typed.truncates);
@@ -193,17 +194,38 @@ impl Lines {
     fn registry(&mut self, typed: &typed::Registry, settled: &Pipeline) {
         let registry = &settled.registry;
         self.group("registry");
-        match (&registry.login, typed.username.given()) {
-            (RegistryLogin::Basic { username, .. }, None) => {
-                let address = registry.url.replacen("://", &format!("://{username}:{MASK}@"), 1);
-                self.leaf("url", &address, &typed.url);
-            }
-            _ => self.leaf("url", &registry.url, &typed.url),
+        let mut address = registry.urls.join(",");
+        if let (RegistryLogin::Basic { username, .. }, None) =
+            (&registry.login, typed.username.given())
+        {
+            address = address.replacen("://", &format!("://{username}:{MASK}@"), 1);
         }
+        self.leaf("url", &address, &typed.url);
         self.given("username", typed.username.value().map(String::as_str), &typed.username);
         self.secret("password", &typed.password);
         self.path("password_file", &typed.password_file);
         self.path("token_file", &typed.token_file);
+        if let Some(given) = typed.oauth.given() {
+            self.group("oauth");
+            let oauth = &given.value;
+            let texts = [
+                ("token_url", &oauth.token_url),
+                ("client_id", &oauth.client_id),
+                ("scope", &oauth.scope),
+            ];
+            for (name, key) in texts {
+                self.given(name, key.value().map(String::as_str), key);
+            }
+            self.secret("client_secret", &oauth.client_secret);
+            self.path("client_secret_file", &oauth.client_secret_file);
+            self.close();
+        }
+        self.path("ca_file", &typed.ca_file);
+        self.path("certificate_file", &typed.certificate_file);
+        self.path("key_file", &typed.key_file);
+        self.leaf("subjects", registry.subjects.as_str(), &typed.subjects);
+        self.leaf("on_incompatible", registry.on_incompatible.as_str(), &typed.on_incompatible);
+        self.leaf("verify_ids", flag(registry.verify_ids), &typed.verify_ids);
         self.close();
     }
 

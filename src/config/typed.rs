@@ -166,7 +166,8 @@ group! {
     /// The schema registry.
     Registry {
         /// Its address, as `http://` or `https://`. Any registry with Confluent's API will do;
-        /// with Apicurio it ends in `/apis/ccompat/v7`.
+        /// with Apicurio it ends in `/apis/ccompat/v7`. Several addresses of one registry are
+        /// separated by commas; where one does not answer the next one is asked.
         url: Url = Required,
         /// A user, for basic authentication.
         username: String = Optional,
@@ -176,6 +177,39 @@ group! {
         password_file: PathBuf = Optional,
         /// A file that holds a bearer token, instead of a user.
         token_file: PathBuf = Optional,
+        /// Another server that gives tokens, instead of a user (OAuth 2, client credentials).
+        oauth: OAuth = Optional,
+        /// A file with the certificates of the authorities to trust, in PEM, instead of the
+        /// system's.
+        ca_file: PathBuf = Optional,
+        /// Files with our certificate and its key, in PEM, for a registry that asks for one.
+        certificate_file: PathBuf = Optional,
+        /// The key of `certificate_file`.
+        key_file: PathBuf = Optional,
+        /// What a schema's subject is named after.
+        subjects: Subjects = Is("topic"),
+        /// What happens when the registry says that a changed schema breaks the subject's rule.
+        on_incompatible: OnIncompatible = Is("halt"),
+        /// Whether the registry must give schemas the ids that the checkpoint remembers. One that was
+        /// restored, or another one, may give other ids, and records that are published already would
+        /// be read with the wrong schema; `false` goes on with the new ids.
+        verify_ids: bool = Is("true"),
+    }
+}
+
+group! {
+    /// A server that gives tokens for the registry.
+    OAuth {
+        /// Where tokens are asked for.
+        token_url: String = Required,
+        /// Who we are to it.
+        client_id: String = Required,
+        /// What proves it. `client_secret_file` keeps it out of the configuration.
+        client_secret: Secret = Optional,
+        /// A file that holds it.
+        client_secret_file: PathBuf = Optional,
+        /// What the token shall be good for, where the server wants to know.
+        scope: String = Optional,
     }
 }
 
@@ -229,6 +263,30 @@ choice! {
         Full = "full",
         /// The row, with the rest in headers; a delete is a tombstone.
         Flat = "flat",
+    }
+}
+
+choice! {
+    /// What a schema's subject is named after.
+    pub Subjects {
+        /// The topic, with `-key` or `-value` behind it.
+        Topic = "topic",
+        /// The record's full name.
+        Record = "record",
+        /// The topic and the record's full name, with `-` in between.
+        TopicRecord = "topic_record",
+    }
+}
+
+choice! {
+    /// What happens when the registry says that a changed schema breaks the subject's rule.
+    pub OnIncompatible {
+        /// The pipeline stops before the first row of that schema, and says what changed.
+        Halt = "halt",
+        /// The table goes on in a new topic, with `.v2`, `.v3` and so on behind the name.
+        Fork = "fork",
+        /// The subject's rule is lifted for this schema, and put back.
+        Force = "force",
     }
 }
 

@@ -11,6 +11,7 @@ use prometheus::proto::{
 use prometheus::{Encoder as _, TextEncoder};
 
 use super::process::Process;
+use crate::fault::Code;
 use crate::status::{Pipeline, SlotHealth, State};
 
 /// One metric.
@@ -125,6 +126,12 @@ pub(super) const METRICS: &[Definition] = &[
         "Failures, by the codes of docs/errors.md.",
     ),
     counter("waltide_retries_total", ONE, "Attempts after a failure."),
+    gauge(
+        "waltide_circuit_open",
+        &["pipeline", "system"],
+        "1 while a server fails: it is tried again after waits that grow up to five seconds, \
+         spread at random, or not at all where the pipeline is stopped.",
+    ),
     counter("process_cpu_seconds_total", &[], "CPU time of the process, user and system."),
     gauge("process_resident_memory_bytes", &[], "Memory the process holds."),
     gauge("process_virtual_memory_bytes", &[], "Addresses the process has asked for."),
@@ -238,6 +245,10 @@ impl Sheet {
             self.set("waltide_errors_total", &labels, number(count));
         }
         self.set("waltide_retries_total", &[name], number(pipeline.retries()));
+        let failing = pipeline.last_fault().and_then(|fault| fault.code.system());
+        for system in Code::SYSTEMS {
+            self.set("waltide_circuit_open", &[name, system], is(failing == Some(*system)));
+        }
     }
 
     fn standing(&mut self, name: &str, pipeline: &Pipeline) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use waltide_core::avro::{DataError, PlanError};
 use waltide_core::checkpoint::{Stop, Unreadable};
 use waltide_core::intake::Disorder;
+use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations};
 
 use crate::fault::{Code, Fault};
@@ -319,19 +320,30 @@ pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
             format!("the schema registry at {url} refuses the login (HTTP {status})"),
             "check the credentials under registry; a file is read again with each request",
         ),
+        E::Token { url: giver, status } => Fault::new(
+            Code::RegistryAuthentication,
+            format!("{giver} gives no token for the schema registry (HTTP {status})"),
+            "check token_url, client_id and client_secret under registry.oauth",
+        ),
         E::Incompatible { subject, reason } => Fault::new(
             Code::SchemaIncompatible,
             format!("the registry refuses the new schema of subject {subject}: {reason}"),
             format!(
                 "loosen the compatibility rule of that subject (PUT {{\"compatibility\": \"NONE\"}} to \
-                 {url}/config/{subject}); rows wait until then, and to undo the migration does not \
-                 help those that were written since"
+                 {url}/config/{subject}), or say with registry.on_incompatible whether the table \
+                 goes on in a new topic (fork) or all the same (force); rows wait until then, and \
+                 to undo the migration does not help those that were written since"
             ),
         ),
         E::Invalid { subject, reason } => Fault::new(
             Code::SchemaInvalid,
             format!("the registry cannot take the schema of subject {subject}: {reason}"),
             "follow its reason, or report it with the table's definition",
+        ),
+        E::Unknown { subject, reason } => Fault::new(
+            Code::RegistryForeign,
+            format!("the schema registry at {url} knows nothing of subject {subject}: {reason}"),
+            "look whether the subject was deleted; it is registered again with the next start",
         ),
         E::Foreign { reason } => Fault::new(
             Code::RegistryForeign,
@@ -349,6 +361,29 @@ pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
             "correct registry.url and the credentials beside it",
         ),
     }
+}
+
+/// A schema that is refused is so for a row, and whoever mends it wants to know which.
+pub(super) fn at_row(fault: Fault, lsn: Lsn) -> Fault {
+    match fault.code {
+        Code::SchemaIncompatible | Code::SchemaInvalid => {
+            Fault { what: format!("{}, for the row at {lsn}", fault.what), ..fault }
+        }
+        _ => fault,
+    }
+}
+
+/// Ids that records name which are published already, and that mean nothing or something else now.
+pub(crate) fn of_other_id(subject: &str, was: u32, is: Option<u32>, url: &str) -> Fault {
+    let now = is.map_or_else(|| "does not know it".to_owned(), |id| format!("gives it id {id}"));
+    Fault::new(
+        Code::RegistryRenumbered,
+        format!(
+            "a schema of subject {subject} had id {was}, and the schema registry at {url} {now}"
+        ),
+        "restore the registry or point registry.url to the one with the schemas; where nobody needs \
+         what is published already, set registry.verify_ids: false and restart the daemon",
+    )
 }
 
 /// The stream's order.

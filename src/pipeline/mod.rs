@@ -22,6 +22,7 @@ mod recover;
 mod recovery;
 mod routes;
 mod rows;
+mod schemas;
 mod sink;
 mod source;
 mod standing;

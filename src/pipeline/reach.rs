@@ -13,7 +13,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How soon the server lets go of the slot of a daemon that froze or lost its network. A standby
 /// needs a second or two more, and takes over within ten.
-const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(6);
+const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(7);
 
 pub(crate) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
     let wrong = |what: String| {
@@ -60,6 +60,19 @@ pub(crate) fn registry_settings(of: &config::settled::Registry) -> registry::Set
             password: password.clone(),
         },
         RegistryLogin::Bearer(token) => registry::Authentication::Bearer(token.clone()),
+        RegistryLogin::Client { token_url, id, secret, scope } => {
+            registry::Authentication::Client {
+                token_url: token_url.clone(),
+                id: id.clone(),
+                secret: secret.clone(),
+                scope: scope.clone(),
+            }
+        }
     };
-    registry::Settings { url: of.url.clone(), authentication }
+    registry::Settings {
+        urls: of.urls.clone(),
+        authentication,
+        ca_file: of.ca_file.clone(),
+        certificate: of.certificate.clone(),
+    }
 }

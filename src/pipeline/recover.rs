@@ -243,7 +243,7 @@ impl Decision {
         let failed = |error: kafka::Error| diagnosis::of_kafka(&error);
         let topic = self.settings.gap_topic();
         let registry = registry_settings(&self.settings.registry);
-        let url = registry.url.clone();
+        let url = self.settings.registry.address();
         let wrong = |error| diagnosis::of_registry(&error, &url);
         let mut registry = Client::new(registry).map_err(wrong)?;
         let id = registry.register(&format!("{topic}-value"), gap::SCHEMA).await.map_err(wrong)?;

@@ -46,7 +46,8 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description)).await?;
+            let compiled = Box::pin(self.compiler.compile(description)).await;
+            *known = compiled.map_err(|fault| diagnosis::at_row(fault, lsn))?;
         }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
@@ -117,7 +118,8 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description)).await?;
+            let compiled = Box::pin(self.compiler.compile(description)).await;
+            *known = compiled.map_err(|fault| diagnosis::at_row(fault, lsn))?;
         }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;

@@ -24,7 +24,7 @@ fn the_example_of_the_design_means_what_it_says() {
     let orders = TableName { schema: "public".into(), table: "orders".into() };
     assert_eq!(shop.topic_of(&orders), "shop.public.orders");
     assert!(shop.kafka.properties.is_empty());
-    assert_eq!(shop.registry.url, "http://registry:8081");
+    assert_eq!(shop.registry.urls, ["http://registry:8081"]);
     assert_eq!(shop.registry.login, RegistryLogin::None);
     assert_eq!((shop.profile, shop.envelope), (Profile::Waltide, Envelope::Full));
     assert_eq!(shop.spool_directory(), Path::new("/var/lib/waltide/shop"));
@@ -231,11 +231,19 @@ fn the_registry_knows_users_and_bearers() {
     let user = login("username: u\npassword_file: /f");
     let file = Credential::File("/f".into());
     assert_eq!(user, RegistryLogin::Basic { username: "u".into(), password: file.clone() });
-    assert_eq!(login("token_file: /f"), RegistryLogin::Bearer(file));
+    assert_eq!(login("token_file: /f"), RegistryLogin::Bearer(file.clone()));
+    let oauth =
+        login("oauth: {token_url: 'https://id/token', client_id: u, client_secret_file: /f}");
+    let (token_url, id) = ("https://id/token".into(), "u".into());
+    assert_eq!(oauth, RegistryLogin::Client { token_url, id, secret: file, scope: None });
+
+    let two = MINIMAL.replace("http://registry:8081", "http://a:8081, http://b:8081/");
+    let registry = load(&two).config.pipelines[0].registry.clone();
+    assert_eq!(registry.urls, ["http://a:8081", "http://b:8081"]);
 
     let text = MINIMAL.replace("http://registry:8081", "https://u%40x:p%3A@registry/path/");
     let registry = load(&text).config.pipelines[0].registry.clone();
-    assert_eq!(registry.url, "https://registry/path");
+    assert_eq!(registry.urls, ["https://registry/path"]);
     let RegistryLogin::Basic { username, password: Credential::Inline(password) } = registry.login
     else {
         panic!("a user")

@@ -3,6 +3,7 @@
 //! One binary, so that the servers start once; tests run beside each other and are kept apart by
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
+mod brokers;
 mod check;
 mod checkpoint;
 mod cli;
@@ -23,6 +24,7 @@ mod operating;
 mod python;
 mod random;
 mod recovery;
+mod schemas;
 mod support;
 mod tail;
 mod transactions;

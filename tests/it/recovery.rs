@@ -61,7 +61,7 @@ pub(super) fn stops(pipeline: &Pipeline<'_>, code: &str, words: &[&str]) -> Stri
 
 /// Runs `waltide recover` as the message says.
 #[track_caller]
-fn recover(pipeline: &Pipeline<'_>, way: &str, more: &[&str]) -> Ended {
+pub(crate) fn recover(pipeline: &Pipeline<'_>, way: &str, more: &[&str]) -> Ended {
     let file = pipeline.file();
     let path = file.path().to_str().expect("a path in UTF-8");
     let arguments = [&["recover", pipeline.name(), way, "--config", path], more].concat();

@@ -2,6 +2,7 @@
 //! up, so one run shows all there is to mend.
 
 mod options;
+mod registry;
 mod sink;
 mod source;
 

@@ -1,18 +1,14 @@
 //! The schema registry does not answer, or refuses.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
-
-use waltide_stack::{Proxy, Registry, Stack, Version};
+use waltide_stack::serde_json::json;
+use waltide_stack::{Proxy, Registry, RegistryOptions, Stack, Version};
 
 use super::rotation::SecretFile;
 use super::{
-    FailingFast, arrive, fails_fast_as, logged_once, order, pipeline, set_up, shop, tells,
-    tries_again,
+    FailingFast, arrive, fails_fast_as, logged_once, open_circuits, order, pipeline, set_up, shop,
+    tells, tries_again,
 };
-use crate::support::SOON;
+use crate::support::{Gateway, SOON};
 
 fn registry() -> &'static Registry {
     Stack::shared().registry()
@@ -35,6 +31,7 @@ fn a_registry_that_is_away_or_silent_is_waited_for() {
     let told = tells(&daemon, "WT401", &[&url, "refused", "registry.url"]);
     fails_fast_as(&pipeline, &told);
     tries_again(&daemon);
+    assert_eq!(open_circuits(&daemon), ["registry"]);
     proxy.stall();
     let failing = FailingFast::launch(&pipeline);
     let told = tells(&daemon, "WT401", &[&url, "no answer within"]);
@@ -126,7 +123,9 @@ fn a_schema_that_is_refused_waits_until_the_rule_is_loosened() {
     let confirmed = pipeline.wait_until_delivered();
     database.execute("ALTER TABLE orders ALTER item TYPE int USING length(item)");
     database.execute("INSERT INTO orders VALUES (2, 2)");
-    tells(&daemon, "WT403", &[&subject, "loosen"]);
+    let told =
+        ["table public.orders has changed (item was string or null, is int or null)", "row at"];
+    tells(&daemon, "WT403", &[&subject, "loosen", told[0], told[1]]);
     database.execute("ALTER TABLE orders ALTER item TYPE text");
     tries_again(&daemon);
     tells(&daemon, "WT403", &[&subject, "does not help"]);
@@ -165,91 +164,68 @@ fn a_password_of_the_registry_is_read_again_with_each_request() {
     daemon.terminate();
 }
 
-/// A server in front of the registry: it gives one answer to everything, lets it pass, or lets it
-/// pass with the right login only.
-struct Gateway {
-    address: String,
-    answer: Arc<Mutex<Option<&'static str>>>,
-    login: Arc<Mutex<Option<String>>>,
-}
-
-impl Gateway {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the gateway");
-        let address = listener.local_addr().expect("a bound socket has an address").to_string();
-        let answer = Arc::new(Mutex::new(None));
-        let given = Arc::clone(&answer);
-        let login = Arc::new(Mutex::new(None));
-        let wanted = Arc::clone(&login);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let answer: Option<&str> = *given.lock().expect("nobody panics with it");
-                let login: Option<String> = wanted.lock().expect("nobody panics with it").clone();
-                thread::spawn(move || match (answer, login) {
-                    (Some(answer), _) => refuse(client, answer),
-                    (None, Some(login)) => pass_one_as(client, &login),
-                    (None, None) => pass(client),
-                });
-            }
-        });
-        Self { address, answer, login }
-    }
-
-    /// Lets pass only what has this in its head.
-    fn wants(&self, login: &str) {
-        *self.login.lock().expect("nobody panics with it") = Some(login.to_owned());
-    }
-
-    fn answers(&self, answer: Option<&'static str>) {
-        *self.answer.lock().expect("nobody panics with it") = answer;
-    }
-}
-
-fn refuse(mut client: TcpStream, answer: &str) {
-    if read_head(&mut client).is_some() {
-        let _ = write!(client, "HTTP/1.0 {answer}");
-    }
-}
-
-/// The head of a request, and what of its body came with it.
-fn read_head(client: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        match client.read(&mut chunk) {
-            Ok(count) if count > 0 => request.extend_from_slice(&chunk[..count]),
-            _ => return None,
+/// A registry that has lost ids, or gives them to other schemas, is named before anything that
+/// nobody could read is published.
+#[test]
+fn a_registry_with_other_ids_is_named_and_not_published_through() {
+    let database = shop(Version::NEWEST, "other ids");
+    // Ids do not begin with the first here, and so not where they begin elsewhere.
+    let first = RegistryOptions::new().start();
+    let noise = |registry: &Registry, count: usize| {
+        for number in 0..count {
+            let schema = json!({ "type": "fixed", "name": format!("noise{number}"), "size": 1 });
+            registry.register(&format!("noise-{number}"), &schema);
         }
-    }
-    Some(request)
-}
-
-/// One request a connection, so that each shows its login.
-fn pass_one_as(mut client: TcpStream, login: &str) {
-    let Some(head) = read_head(&mut client) else { return };
-    let text = String::from_utf8_lossy(&head).into_owned();
-    if !text.contains(login) {
-        let _ = write!(client, "HTTP/1.0 401 Unauthorized\r\ncontent-length: 0\r\n\r\n");
-        return;
-    }
-    let Ok(mut server) = TcpStream::connect(registry().address()) else { return };
-    let _ = server.write_all(text.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes());
-    carry_both_ways(client, server);
-}
-
-fn pass(client: TcpStream) {
-    if let Ok(server) = TcpStream::connect(registry().address()) {
-        carry_both_ways(client, server);
-    }
-}
-
-fn carry_both_ways(client: TcpStream, server: TcpStream) {
-    let carry = |mut from: TcpStream, mut to: TcpStream| {
-        let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(std::net::Shutdown::Write);
     };
-    if let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) {
-        thread::spawn(move || carry(from, to));
-        carry(server, client);
-    }
+    noise(&first, 20);
+    let right = set_up(&database).with("registry.url", first.url());
+    // Neither is the one that the helpers ask for schemas.
+    let arrive = |count: usize| {
+        let topic = right.topic("public.orders");
+        assert_eq!(topic.wait_for(count, SOON).len(), count);
+    };
+    let daemon = right.start();
+    order(&database, 1);
+    arrive(1);
+    right.wait_until_delivered();
+    daemon.terminate();
+
+    // It is empty: told at the start.
+    let second = RegistryOptions::new().start();
+    let wrong = pipeline(&database).with("registry.url", second.url());
+    let daemon = wrong.launch();
+    let subject = format!("{}-", wrong.topic("public.orders").name());
+    let told = tells(&daemon, "WT408", &[&subject, "does not know it", "registry.verify_ids"]);
+    fails_fast_as(&wrong, &told);
+    daemon.terminate();
+
+    // It has all those ids, for other schemas: told when the first row comes.
+    noise(&second, 60);
+    let daemon = wrong.start();
+    let confirmed = wrong.confirmed();
+    order(&database, 2);
+    tells(&daemon, "WT408", &[&subject, "does not know it"]);
+    tries_again(&daemon);
+    assert!(wrong.confirmed() < wrong.end_of_log() && wrong.confirmed() >= confirmed);
+    arrive(1);
+    assert_eq!(second.latest(&format!("{subject}value")), None, "it was registered");
+    daemon.terminate();
+
+    // As the message says: the right one, or none of it matters.
+    let daemon = right.start();
+    arrive(2);
+    right.wait_until_delivered();
+    daemon.terminate();
+    let anyway = wrong.with("registry.verify_ids", false);
+    let daemon = anyway.start();
+    order(&database, 3);
+    anyway.wait_until_delivered();
+    assert!(second.latest(&format!("{subject}value")).is_some());
+    daemon.terminate();
+    let again = pipeline(&database).with("registry.url", second.url());
+    let daemon = again.start();
+    order(&database, 4);
+    again.wait_until_delivered();
+    daemon.wait_ready();
+    daemon.terminate();
 }
