@@ -6,6 +6,7 @@
 mod check;
 mod checkpoint;
 mod cli;
+mod contained;
 mod delivery;
 mod delivery_positions;
 mod delivery_restarts;
