@@ -12,6 +12,7 @@ mod delivery_positions;
 mod delivery_restarts;
 mod delivery_standby;
 mod differential;
+mod documents;
 mod evolution;
 mod failover;
 mod faults;
