@@ -113,9 +113,22 @@ codes! {
     RegistryForeign "WT405" Operator "what answers is not a schema registry";
     RegistryFailing "WT406" Transient "the schema registry fails";
     RegistrySettings "WT407" Operator "the registry settings cannot be used";
+    RegistryRenumbered "WT408" Operator "the registry has other ids";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
     Internal "WT901" Stop "a promise inside the daemon is broken";
+}
+
+impl Code {
+    /// The systems outside of the daemon, as metrics call them.
+    pub const SYSTEMS: &'static [&'static str] = &["source", "kafka", "registry"];
+
+    /// The one that fails with this code, where it is one of them.
+    #[must_use]
+    pub fn system(self) -> Option<&'static str> {
+        let systems = [("WT2", "source"), ("WT3", "kafka"), ("WT4", "registry")];
+        systems.iter().find(|(series, _)| self.id().starts_with(series)).map(|(_, system)| *system)
+    }
 }
 
 /// One failure, as a person is told it.

@@ -51,7 +51,7 @@ pub enum Command {
     /// Nothing is changed anywhere. Exit code 1 where something is in the way.
     #[command(after_help = "Example:\n  waltide check --config waltide.yaml")]
     Check(Looked),
-    /// Show the changes of a database as they come: no Kafka, no registry, no slot that stays
+    /// Show a database's changes as they come: no Kafka, no registry, no lasting slot
     ///
     /// The role needs LOGIN and REPLICATION. A publication that shows the tables is used where
     /// there is one; else one is made and taken away at the end, for which the role must own the
@@ -138,10 +138,10 @@ pub struct Run {
 /// `waltide tail`
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Tail {
-    /// The database, as postgres://user@host:5432/database
+    /// The database: postgres://user@host:5432/database
     #[arg(long, value_name = "URL", env = "WALTIDE_SOURCE", hide_env_values = true)]
     pub source: String,
-    /// Tables as schema.table, in which * stands for any characters; may be given again
+    /// Tables as schema.table, * for any characters; may be given again
     #[arg(long = "table", value_name = "TABLE", required = true)]
     pub tables: Vec<String>,
     /// A publication to look through, as it is

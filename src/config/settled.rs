@@ -223,6 +223,8 @@ pub struct Registry {
     pub subjects: Subjects,
     /// What happens to a schema that breaks its subject's rule.
     pub on_incompatible: OnIncompatible,
+    /// Whether its ids must be those that the checkpoint remembers.
+    pub verify_ids: bool,
 }
 
 impl Registry {

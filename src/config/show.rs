@@ -225,6 +225,7 @@ impl Lines {
         self.path("key_file", &typed.key_file);
         self.leaf("subjects", registry.subjects.as_str(), &typed.subjects);
         self.leaf("on_incompatible", registry.on_incompatible.as_str(), &typed.on_incompatible);
+        self.leaf("verify_ids", flag(registry.verify_ids), &typed.verify_ids);
         self.close();
     }
 

@@ -190,6 +190,10 @@ group! {
         subjects: Subjects = Is("topic"),
         /// What happens when the registry says that a changed schema breaks the subject's rule.
         on_incompatible: OnIncompatible = Is("halt"),
+        /// Whether the registry must give schemas the ids that the checkpoint remembers. One that was
+        /// restored, or another one, may give other ids, and records that are published already would
+        /// be read with the wrong schema; `false` goes on with the new ids.
+        verify_ids: bool = Is("true"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing is written to Kafka or the registry before the server has given it to us; from then on
 //! it hears from us, whatever else takes its time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use waltide_core::checkpoint::RegisteredSchema;
 use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
 
@@ -33,7 +35,7 @@ use crate::config;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
 use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
-use crate::registry::Client;
+use crate::registry::{Client, SchemaId};
 use crate::status::{Pipeline, State};
 
 /// How long the last checkpoint may take, once everything is delivered or nothing more will be.
@@ -41,6 +43,10 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(3);
 
 /// How long the end of a connection may take after that.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many ids are looked for at the start: enough to notice what is missing, and few beside the
+/// time that a start takes. Each is looked for again when its table's first row comes.
+const VERIFIED_AT_START: usize = 16;
 
 /// How an attempt ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +64,8 @@ pub(super) struct Attempt {
     control: Handle,
     /// Ids stay known while the registry is away.
     registry: Option<Client>,
+    /// The registry was seen to have the ids of the checkpoint.
+    verified: bool,
     /// The last stream ended with a failure: the next one may meet it again.
     troubled: bool,
     /// The last attempt came to a stream that got over the failure before it.
@@ -76,7 +84,8 @@ impl Attempt {
     ) -> Self {
         let registry = None;
         let (troubled, well, yielded) = (false, false, false);
-        Self { settings, status, control, registry, troubled, well, yielded, fail_fast }
+        let verified = false;
+        Self { settings, status, control, registry, verified, troubled, well, yielded, fail_fast }
     }
 
     /// Whether the slot was given up to a standby just now.
@@ -120,12 +129,25 @@ impl Attempt {
         let recovered =
             recovery::recover(&self.settings, &kafka, &held.facts, &published, held.holding)
                 .await?;
+        let recorded = self.recorded_schemas(&recovered);
+        self.verify_ids(&recorded).await?;
         let Some(registry) = self.registry.take() else { return Ok(None) };
         let desk = Arc::new(Desk::new(recovered.resume));
         let settings = self.settings.clone();
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let (topics, ends) = (Topics::new(), producer.ends());
-        let compiler = Compiler { settings, catalog, admin, registry, topics, ends, desk };
+        let partitions = HashMap::new();
+        let compiler = Compiler {
+            settings,
+            catalog,
+            admin,
+            registry,
+            topics,
+            partitions,
+            recorded,
+            ends,
+            desk,
+        };
         let Held { reader, told, positions, pending, .. } = held;
         Ok(Some(Ready { reader, told, positions, compiler, producer, params, recovered, pending }))
     }
@@ -154,9 +176,37 @@ impl Attempt {
         if let Some(client) = &mut self.registry {
             return client.renew().map_err(wrong);
         }
-        let client = Client::new(settings).map_err(wrong)?;
+        let client = Client::new(settings).map_err(wrong)?.counted(self.status.registry_calls());
         client.probe().await.map_err(wrong)?;
         self.registry = Some(client);
+        Ok(())
+    }
+
+    /// What the checkpoint knows of schemas, where the registry must agree.
+    fn recorded_schemas(&self, recovered: &Recovered) -> HashMap<String, RegisteredSchema> {
+        let known = recovered.keeper.last.schemas.iter().cloned();
+        let known = known.filter(|_| self.settings.registry.verify_ids);
+        known.map(|schema| (schema.subject.clone(), schema)).collect()
+    }
+
+    /// Sees at the start whether the registry has lost ids: what it lost, it lost from the end.
+    async fn verify_ids(
+        &mut self,
+        recorded: &HashMap<String, RegisteredSchema>,
+    ) -> Result<(), Fault> {
+        let Some(registry) = self.registry.as_ref().filter(|_| !self.verified) else {
+            return Ok(());
+        };
+        let mut newest: Vec<&RegisteredSchema> = recorded.values().collect();
+        newest.sort_by_key(|schema| std::cmp::Reverse(schema.id));
+        for schema in newest.into_iter().take(VERIFIED_AT_START) {
+            let url = registry.url();
+            let has = registry.has(SchemaId(schema.id)).await;
+            if !has.map_err(|error| diagnosis::of_registry(&error, url))? {
+                return Err(diagnosis::of_other_id(&schema.subject, schema.id, None, url));
+            }
+        }
+        self.verified = true;
         Ok(())
     }
 

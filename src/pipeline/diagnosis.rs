@@ -373,6 +373,19 @@ pub(super) fn at_row(fault: Fault, lsn: Lsn) -> Fault {
     }
 }
 
+/// Ids that records name which are published already, and that mean nothing or something else now.
+pub(crate) fn of_other_id(subject: &str, was: u32, is: Option<u32>, url: &str) -> Fault {
+    let now = is.map_or_else(|| "does not know it".to_owned(), |id| format!("gives it id {id}"));
+    Fault::new(
+        Code::RegistryRenumbered,
+        format!(
+            "a schema of subject {subject} had id {was}, and the schema registry at {url} {now}"
+        ),
+        "restore the registry or point registry.url to the one with the schemas; where nobody needs \
+         what is published already, set registry.verify_ids: false and restart the daemon",
+    )
+}
+
 /// The stream's order.
 pub(crate) fn of_disorder(error: Disorder) -> Fault {
     let code = match error {

@@ -13,7 +13,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How soon the server lets go of the slot of a daemon that froze or lost its network. A standby
 /// needs a second or two more, and takes over within ten.
-const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(6);
+const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(7);
 
 pub(crate) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
     let wrong = |what: String| {

@@ -2,11 +2,12 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
+use waltide_core::checkpoint::RegisteredSchema;
 use waltide_core::dead_letter;
 use waltide_core::pgoutput::{Relation, RelationId};
 
@@ -18,7 +19,7 @@ use super::topics::{self, Topics};
 use crate::config;
 use crate::config::settled::LargeRows;
 use crate::fault::Fault;
-use crate::kafka::{Admin, Ends, Lane, TopicOptions};
+use crate::kafka::{self, Admin, Ends, Lane, TopicOptions};
 use crate::postgres::Connection;
 use crate::registry::{Client, SchemaId};
 use crate::status::Counts;
@@ -98,8 +99,12 @@ pub(super) struct Compiler {
     pub(super) admin: Admin,
     pub(super) registry: Client,
     pub(super) topics: Topics,
+    /// How many partitions they had when Kafka was last asked.
+    pub(super) partitions: HashMap<String, i32>,
     /// Where topics get the numbers by which their reports are counted.
     pub(super) ends: Ends,
+    /// What the checkpoint knows of schemas, by subject; nothing where other ids are all right.
+    pub(super) recorded: HashMap<String, RegisteredSchema>,
     /// Where schemas are noted for the checkpoint.
     pub(super) desk: Arc<Desk>,
 }
@@ -189,6 +194,23 @@ impl Compiler {
             loosened,
             counts,
         })
+    }
+
+    /// How many a table's topic has, which is made where it is not there. The server describes tables
+    /// again whenever it likes; while Kafka is away what was known then has to do, or the stream
+    /// would end and nobody would feed the server.
+    pub(super) async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
+        match self.admin.ensure(topic, &self.topic_options()).await {
+            Ok(count) => {
+                self.partitions.insert(topic.to_owned(), count);
+                Ok(count)
+            }
+            Err(error @ kafka::Error::Unreachable { .. }) => {
+                let known = self.partitions.get(topic).copied();
+                known.ok_or_else(|| diagnosis::of_kafka(&error))
+            }
+            Err(error) => Err(diagnosis::of_kafka(&error)),
+        }
     }
 
     async fn dead_letters(&mut self) -> Result<DeadLetters, Fault> {

@@ -12,6 +12,7 @@ use super::routes::Compiler;
 use crate::config::TableName;
 use crate::config::settled::{OnIncompatible, Subjects};
 use crate::fault::{Code, Fault};
+use crate::kafka;
 use crate::registry::{Error, SchemaId, changes, full_name};
 
 /// Of what changed, how much a message says.
@@ -44,16 +45,11 @@ impl Compiler {
         match self.settings.registry.on_incompatible {
             OnIncompatible::Fork => self.forked(topic, plan, table).await,
             OnIncompatible::Halt | OnIncompatible::Force => {
-                let partitions = self.have_topic(&topic).await?;
+                let partitions = self.partitions(&topic).await?;
                 let (key_id, value_id) = self.ids(&topic, plan, table).await?;
                 Ok(Registered { topic, partitions, key_id, value_id })
             }
         }
-    }
-
-    async fn have_topic(&self, topic: &str) -> Result<i32, Fault> {
-        let made = self.admin.ensure(topic, &self.topic_options()).await;
-        made.map_err(|error| diagnosis::of_kafka(&error))
     }
 
     /// The ids of a plan's schemas under a topic.
@@ -81,8 +77,13 @@ impl Compiler {
         let mut topics = vec![base.clone()];
         loop {
             let next = format!("{base}.v{}", topics.len() + 1);
-            let there = self.admin.partitions(Some(&next)).await;
-            if there.map_err(|error| diagnosis::of_kafka(&error))?.is_none() {
+            let there = match self.admin.partitions(Some(&next)).await {
+                Ok(there) => there.is_some(),
+                // As with a topic's partitions: what was known has to do.
+                Err(kafka::Error::Unreachable { .. }) => self.partitions.contains_key(&next),
+                Err(error) => return Err(diagnosis::of_kafka(&error)),
+            };
+            if !there {
                 break;
             }
             topics.push(next);
@@ -96,14 +97,14 @@ impl Compiler {
         }
         match self.ids(&chosen, plan, table).await {
             Ok((key_id, value_id)) => {
-                let partitions = self.have_topic(&chosen).await?;
+                let partitions = self.partitions(&chosen).await?;
                 Ok(Registered { topic: chosen, partitions, key_id, value_id })
             }
             Err(fault) if fault.code == Code::SchemaIncompatible => {
                 let topic = format!("{base}.v{}", topics.len() + 1);
                 tracing::warn!(%table, from = chosen, to = topic, "{}; it goes on in a new topic", fault.what);
                 // The topic before its schemas: where it is not made, the next look finds as few.
-                let partitions = self.have_topic(&topic).await?;
+                let partitions = self.partitions(&topic).await?;
                 let (key_id, value_id) = self.ids(&topic, plan, table).await?;
                 Ok(Registered { topic, partitions, key_id, value_id })
             }
@@ -114,8 +115,10 @@ impl Compiler {
     /// Whether a plan's schema is registered for a topic.
     async fn knows(&mut self, topic: &str, plan: &Plan) -> Result<bool, Fault> {
         let subject = self.subject(topic, Half::Value, plan.value_schema());
-        let known = self.registry.has(&subject, plan.value_schema()).await;
-        known.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))
+        let known = self.registry.look_up(&subject, plan.value_schema()).await;
+        known
+            .map(|id| id.is_some())
+            .map_err(|error| diagnosis::of_registry(&error, self.registry.url()))
     }
 
     fn subject(&self, topic: &str, half: Half, schema: &str) -> String {
@@ -138,6 +141,9 @@ impl Compiler {
         schema: &str,
         table: &TableName,
     ) -> Result<SchemaId, Fault> {
+        if let Some(id) = self.recorded(subject, schema).await? {
+            return Ok(id);
+        }
         let error = match self.registry.register(subject, schema).await {
             Ok(id) => return Ok(self.noted(subject, schema, id)),
             Err(error) => error,
@@ -184,9 +190,28 @@ impl Compiler {
         subject: &str,
         schema: &str,
     ) -> Result<SchemaId, Fault> {
+        if let Some(id) = self.recorded(subject, schema).await? {
+            return Ok(id);
+        }
         let id = self.registry.register(subject, schema).await;
         let id = id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
         Ok(self.noted(subject, schema, id))
+    }
+
+    /// The id of a schema that the checkpoint remembers, seen to be the same still. Nothing is
+    /// registered for that: it would be in the way of a registry that is restored.
+    async fn recorded(&mut self, subject: &str, schema: &str) -> Result<Option<SchemaId>, Fault> {
+        let fingerprint = format!("{:016x}", fingerprint(schema.as_bytes()));
+        let known = self.recorded.get(subject).filter(|known| known.fingerprint == fingerprint);
+        let Some(was) = known.map(|known| SchemaId(known.id)) else { return Ok(None) };
+        let found = self.registry.look_up(subject, schema).await;
+        let found = found.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
+        if found == Some(was) {
+            return Ok(Some(self.noted(subject, schema, was)));
+        }
+        self.registry.forget(subject, schema);
+        let is = found.map(|id| id.0);
+        Err(diagnosis::of_other_id(subject, was.0, is, self.registry.url()))
     }
 
     /// Remembers for the checkpoint what is in use.

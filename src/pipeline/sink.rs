@@ -115,7 +115,11 @@ impl Sink {
         if !reports.is_empty() {
             self.strictness.standing.acknowledged();
         }
+        let clock = self.status.server_now();
         for (ticket, count) in reports {
+            if let Some(committed) = self.intake.commit_time(*ticket) {
+                self.status.delivered(committed, clock);
+            }
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
         }
         self.leave_word();

@@ -239,6 +239,11 @@ impl Engine {
     /// The server describes a relation before its first row, and again after every change of it.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
         let relation = Relation::from(body);
+        if let Some((known, Known::Captured(_))) = self.relations.get(relation.id)
+            && *known != relation
+        {
+            self.status.schema_changed();
+        }
         // What was counted for the description that this one replaces must not be lost.
         self.show()?;
         let inserted = self.relations.insert(relation, Known::Described);

@@ -4,11 +4,13 @@
 //! start asks again and nothing about ids needs to be remembered between starts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::transport::{Question, Settings, Transport, quote};
+use crate::status::Calls;
 
 /// The number that stands before every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +82,7 @@ pub struct Client {
     transport: Transport,
     known: HashMap<(String, String), SchemaId>,
     refused: HashMap<String, Refused>,
+    calls: Arc<Calls>,
 }
 
 /// The last schema of a subject that the registry refused, and what it said then.
@@ -96,7 +99,14 @@ impl Client {
     /// Where the URL or TLS cannot be used.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let transport = Transport::new(settings)?;
-        Ok(Self { transport, known: HashMap::new(), refused: HashMap::new() })
+        let (known, refused) = (HashMap::new(), HashMap::new());
+        Ok(Self { transport, known, refused, calls: Arc::default() })
+    }
+
+    /// Counts its requests there.
+    #[must_use]
+    pub fn counted(self, calls: Arc<Calls>) -> Self {
+        Self { calls, ..self }
     }
 
     /// Reads certificates again; what is known stays known.
@@ -160,30 +170,28 @@ impl Client {
             body: Some(&body),
             subject,
         };
-        let answer = match self.transport.ask(&question).await {
+        let answer = match self.ask(&question).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.in_the_same_words(subject, schema, error)),
         };
-        let id = answer
-            .get("id")
-            .and_then(Value::as_u64)
-            .and_then(|id| u32::try_from(id).ok())
-            .map(SchemaId)
-            .ok_or_else(|| Error::Foreign {
-                reason: format!("no id in: {}", quote(&answer.to_string())),
-            })?;
+        let id = id_in(&answer)?;
         self.known.insert(key, id);
         self.refused.remove(subject);
         Ok(id)
     }
 
-    /// Whether a schema is registered under a subject.
+    /// The id of a schema under a subject, unless it was never registered there. Registers nothing.
     ///
     /// # Errors
     /// Where the registry does not answer.
-    pub async fn has(&self, subject: &str, schema: &str) -> Result<bool, Error> {
-        if self.known.contains_key(&(subject.to_owned(), schema.to_owned())) {
-            return Ok(true);
+    pub async fn look_up(
+        &mut self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Option<SchemaId>, Error> {
+        let key = (subject.to_owned(), schema.to_owned());
+        if let Some(id) = self.known.get(&key) {
+            return Ok(Some(*id));
         }
         let body = json!({ "schema": schema });
         let question = Question {
@@ -192,7 +200,28 @@ impl Client {
             body: Some(&body),
             subject,
         };
-        match self.transport.ask(&question).await {
+        match self.ask(&question).await {
+            Ok(answer) => {
+                let id = id_in(&answer)?;
+                self.known.insert(key, id);
+                Ok(Some(id))
+            }
+            Err(Error::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets an id, so that it is asked for again.
+    pub fn forget(&mut self, subject: &str, schema: &str) {
+        self.known.remove(&(subject.to_owned(), schema.to_owned()));
+    }
+
+    /// Whether it has a schema of that id.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn has(&self, id: SchemaId) -> Result<bool, Error> {
+        match self.get(&["schemas", "ids", &id.0.to_string()], "").await {
             Ok(_) => Ok(true),
             Err(Error::Unknown { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -237,7 +266,7 @@ impl Client {
         let method = if body.is_some() { Method::PUT } else { Method::DELETE };
         let path = &["config", subject];
         let asked = Question { method, path, body: body.as_ref(), subject };
-        self.transport.ask(&asked).await.map(drop)
+        self.ask(&asked).await.map(drop)
     }
 
     /// A registry may list what is incompatible in another order each time it is asked. The same
@@ -259,6 +288,20 @@ impl Client {
     }
 
     async fn get(&self, path: &[&str], subject: &str) -> Result<Value, Error> {
-        self.transport.ask(&Question { method: Method::GET, path, body: None, subject }).await
+        self.ask(&Question { method: Method::GET, path, body: None, subject }).await
     }
+
+    async fn ask(&self, question: &Question<'_>) -> Result<Value, Error> {
+        let answer = self.transport.ask(question).await;
+        // That it knows of nothing is an answer.
+        self.calls.count(matches!(answer, Ok(_) | Err(Error::Unknown { .. })));
+        answer
+    }
+}
+
+fn id_in(answer: &Value) -> Result<SchemaId, Error> {
+    let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    id.map(SchemaId).ok_or_else(|| Error::Foreign {
+        reason: format!("no id in: {}", quote(&answer.to_string())),
+    })
 }

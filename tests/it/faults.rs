@@ -114,6 +114,15 @@ fn tells(daemon: &Daemon, code: &str, words: &[&str]) -> Told {
     told
 }
 
+/// Which systems are held back from, as metrics tell it.
+fn open_circuits(daemon: &Daemon) -> Vec<String> {
+    let (_, metrics) = daemon.get("/metrics").expect("the daemon answers");
+    let circuits = metrics.lines().filter(|line| line.starts_with("waltide_circuit_open{"));
+    let open = circuits.filter(|line| line.ends_with(" 1"));
+    open.filter_map(|line| Some(line.split_once("system=\"")?.1.split_once('"')?.0.to_owned()))
+        .collect()
+}
+
 /// What `/readyz` gives as the reason, while it says no.
 fn reason(daemon: &Daemon) -> Option<Told> {
     let (status, body) = daemon.get("/readyz")?;

@@ -3,6 +3,7 @@
 //! One binary, so that the servers start once; tests run beside each other and are kept apart by
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
+mod brokers;
 mod check;
 mod checkpoint;
 mod cli;
@@ -17,8 +18,10 @@ mod evolution;
 mod failover;
 mod faults;
 mod heartbeats;
+mod lag;
 mod marks;
 mod messages;
+mod metrics;
 mod operating;
 mod python;
 mod random;

@@ -258,6 +258,12 @@ impl Intake {
         Ok(self.watermark.delivered(ticket, count)?)
     }
 
+    /// When a transaction in flight was committed.
+    #[must_use]
+    pub fn commit_time(&self, ticket: Ticket) -> Option<PgTimestamp> {
+        self.watermark.commit_time(ticket)
+    }
+
     /// Whether a transaction is open.
     #[must_use]
     pub fn in_transaction(&self) -> bool {

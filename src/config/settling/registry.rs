@@ -25,6 +25,7 @@ impl Settling<'_> {
             ca_file: typed.ca_file.value().cloned(),
             certificate: certificate?,
             subjects: value_or(&typed.subjects, Subjects::Topic),
+            verify_ids: value_or(&typed.verify_ids, true),
             on_incompatible: value_or(&typed.on_incompatible, OnIncompatible::Halt),
         })
     }

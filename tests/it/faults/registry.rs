@@ -1,11 +1,12 @@
 //! The schema registry does not answer, or refuses.
 
-use waltide_stack::{Proxy, Registry, Stack, Version};
+use waltide_stack::serde_json::json;
+use waltide_stack::{Proxy, Registry, RegistryOptions, Stack, Version};
 
 use super::rotation::SecretFile;
 use super::{
-    FailingFast, arrive, fails_fast_as, logged_once, order, pipeline, set_up, shop, tells,
-    tries_again,
+    FailingFast, arrive, fails_fast_as, logged_once, open_circuits, order, pipeline, set_up, shop,
+    tells, tries_again,
 };
 use crate::support::{Gateway, SOON};
 
@@ -30,6 +31,7 @@ fn a_registry_that_is_away_or_silent_is_waited_for() {
     let told = tells(&daemon, "WT401", &[&url, "refused", "registry.url"]);
     fails_fast_as(&pipeline, &told);
     tries_again(&daemon);
+    assert_eq!(open_circuits(&daemon), ["registry"]);
     proxy.stall();
     let failing = FailingFast::launch(&pipeline);
     let told = tells(&daemon, "WT401", &[&url, "no answer within"]);
@@ -159,5 +161,71 @@ fn a_password_of_the_registry_is_read_again_with_each_request() {
     assert_eq!(pipeline.topic("public.later").wait_for_json(1, SOON).len(), 1);
     daemon.wait_ready();
     logged_once(&daemon, &["WT402"]);
+    daemon.terminate();
+}
+
+/// A registry that has lost ids, or gives them to other schemas, is named before anything that
+/// nobody could read is published.
+#[test]
+fn a_registry_with_other_ids_is_named_and_not_published_through() {
+    let database = shop(Version::NEWEST, "other ids");
+    // Ids do not begin with the first here, and so not where they begin elsewhere.
+    let first = RegistryOptions::new().start();
+    let noise = |registry: &Registry, count: usize| {
+        for number in 0..count {
+            let schema = json!({ "type": "fixed", "name": format!("noise{number}"), "size": 1 });
+            registry.register(&format!("noise-{number}"), &schema);
+        }
+    };
+    noise(&first, 20);
+    let right = set_up(&database).with("registry.url", first.url());
+    // Neither is the one that the helpers ask for schemas.
+    let arrive = |count: usize| {
+        let topic = right.topic("public.orders");
+        assert_eq!(topic.wait_for(count, SOON).len(), count);
+    };
+    let daemon = right.start();
+    order(&database, 1);
+    arrive(1);
+    right.wait_until_delivered();
+    daemon.terminate();
+
+    // It is empty: told at the start.
+    let second = RegistryOptions::new().start();
+    let wrong = pipeline(&database).with("registry.url", second.url());
+    let daemon = wrong.launch();
+    let subject = format!("{}-", wrong.topic("public.orders").name());
+    let told = tells(&daemon, "WT408", &[&subject, "does not know it", "registry.verify_ids"]);
+    fails_fast_as(&wrong, &told);
+    daemon.terminate();
+
+    // It has all those ids, for other schemas: told when the first row comes.
+    noise(&second, 60);
+    let daemon = wrong.start();
+    let confirmed = wrong.confirmed();
+    order(&database, 2);
+    tells(&daemon, "WT408", &[&subject, "does not know it"]);
+    tries_again(&daemon);
+    assert!(wrong.confirmed() < wrong.end_of_log() && wrong.confirmed() >= confirmed);
+    arrive(1);
+    assert_eq!(second.latest(&format!("{subject}value")), None, "it was registered");
+    daemon.terminate();
+
+    // As the message says: the right one, or none of it matters.
+    let daemon = right.start();
+    arrive(2);
+    right.wait_until_delivered();
+    daemon.terminate();
+    let anyway = wrong.with("registry.verify_ids", false);
+    let daemon = anyway.start();
+    order(&database, 3);
+    anyway.wait_until_delivered();
+    assert!(second.latest(&format!("{subject}value")).is_some());
+    daemon.terminate();
+    let again = pipeline(&database).with("registry.url", second.url());
+    let daemon = again.start();
+    order(&database, 4);
+    again.wait_until_delivered();
+    daemon.wait_ready();
     daemon.terminate();
 }

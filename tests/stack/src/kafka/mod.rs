@@ -173,14 +173,12 @@ impl Kafka {
         self.broker().server.home.log()
     }
 
-    /// Lets the first replica of each partition be its leader again.
-    ///
-    /// # Panics
-    /// When Kafka's own tool fails, or where the cluster is not ours.
+    /// Lets the first replica of each partition be its leader again; false where one is not in
+    /// sync yet.
     #[track_caller]
-    pub fn elect_preferred_leaders(&self) {
+    pub fn elect_preferred_leaders(&self) -> bool {
         let arguments = ["--election-type", "preferred", "--all-topic-partitions"];
-        self.tool("org.apache.kafka.tools.LeaderElectionCommand", arguments);
+        self.broker().tool("org.apache.kafka.tools.LeaderElectionCommand", arguments).is_ok()
     }
 
     fn home(&self) -> Result<PathBuf, Error> {

@@ -33,6 +33,7 @@ pub struct PostgresOptions {
     initdb: Vec<String>,
     origin: Option<Origin>,
     build: Build,
+    clock: Option<String>,
 }
 
 /// Which installation it runs from.
@@ -68,7 +69,15 @@ impl PostgresOptions {
             initdb: Vec::new(),
             origin: None,
             build: Build::Plain,
+            clock: None,
         }
+    }
+
+    /// Its clock is wrong by this, such as `+60s`.
+    #[must_use]
+    pub fn clock(mut self, offset: &str) -> Self {
+        self.clock = Some(offset.to_owned());
+        self
     }
 
     /// One that has pgvector; there is one for 16 and one for 18.
