@@ -38,7 +38,13 @@ impl Daemon {
                 command.env_remove(&*name);
             }
         }
-        let process = Process::start("waltide", &command);
+        Self::of(&command, file)
+    }
+
+    /// Runs a command that becomes the program, on a configuration that it knows where to find.
+    #[track_caller]
+    pub(crate) fn of(command: &Command, file: ConfigFile) -> Self {
+        let process = Process::start("waltide", command);
         Self { process, file, http: OnceLock::new() }
     }
 
