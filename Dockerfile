@@ -41,7 +41,9 @@ VOLUME /var/lib/waltide
 EXPOSE 9464
 # The daemon delivers what it holds before it ends; give it 30 seconds.
 STOPSIGNAL SIGTERM
+# Whether it lives, not whether it is ready: some restart what is unhealthy, and a server that is away is
+# not mended by that.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["/usr/local/bin/waltide", "healthcheck"]
+    CMD ["/usr/local/bin/waltide", "healthcheck", "--live"]
 ENTRYPOINT ["/usr/local/bin/waltide"]
 CMD ["run"]

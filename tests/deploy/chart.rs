@@ -26,22 +26,7 @@ helm test waltide
 
 ```yaml
 # my-values.yaml
-config:
-  pipelines:
-    shop:
-      source:
-        url: postgres://waltide@db.example.org:5432/shop?sslmode=verify-full
-        password_file: /run/secrets/waltide/source/password
-        tables: [\"public.*\"]
-      kafka:
-        bootstrap_servers: kafka:9092
-      registry:
-        url: http://registry:8081
-      snapshot: never
-secrets:
-  - name: waltide-source
-    as: source
-```
+{example}```
 
 - A roll-out has no gap: the new pod is ready as a standby before the old one is asked to end, and takes over
   when that has delivered what it holds. It waits where the new configuration does not come to run.
@@ -112,7 +97,9 @@ fn assert_made(file: &str, wanted: &str) {
 #[test]
 fn its_readme_lists_every_value() {
     let rows = rows();
-    assert_made("README.md", &format!("{INTRODUCTION}{rows}"));
+    let example = text(format!("{CHART}/ci/one-values.yaml"));
+    let (_, example) = example.split_once('\n').expect("a comment and the example");
+    assert_made("README.md", &format!("{}{rows}", INTRODUCTION.replace("{example}", example)));
     let values = yaml_file(&format!("{CHART}/values.yaml"));
     for (key, value) in values.as_object().expect("values") {
         // Groups are listed by what is in them.

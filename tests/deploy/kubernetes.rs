@@ -5,7 +5,7 @@ use waltide::config::{self, Environment};
 use waltide_stack::Tools;
 use waltide_stack::serde_json::Value;
 
-use crate::support::{Scratch, outcome, printed, tool, yaml};
+use crate::support::{Scratch, outcome, printed, text, tool, yaml};
 
 /// The versions whose schemas are asked. The first is the oldest whose users still get fixes.
 const MINORS: [&str; 4] = ["1.31.0", "1.33.0", "1.35.0", "1.37.0"];
@@ -35,13 +35,13 @@ fn manifests(name: &str) -> Vec<Value> {
 /// Everything that is rendered, by what it was rendered from.
 fn everything() -> Vec<(String, Vec<Value>)> {
     let mut all = vec![
-        ("chart".to_owned(), chart(&[], "")),
-        ("chart with a standby".to_owned(), chart(&[], "standby.enabled=true")),
+        ("chart".to_owned(), chart(&["one"], "")),
+        ("chart with a standby".to_owned(), chart(&["one"], "standby.enabled=true")),
         ("chart with everything".to_owned(), chart(&["everything"], "")),
         ("chart with nothing".to_owned(), chart(&["bare"], "")),
         (
             "chart with a PodMonitor".to_owned(),
-            chart(&[], "monitor.enabled=true,rules.enabled=true"),
+            chart(&["one"], "monitor.enabled=true,rules.enabled=true"),
         ),
     ];
     all.extend(MANIFESTS.map(|name| (name.to_owned(), manifests(name))));
@@ -74,8 +74,7 @@ fn is_foreign(object: &Value) -> bool {
 
 #[test]
 fn the_chart_has_nothing_to_complain_of() {
-    tool("helm", ["lint", "--strict", CHART]);
-    for file in ["everything", "bare"] {
+    for file in ["one", "everything", "bare"] {
         let values = format!("{CHART}/ci/{file}-values.yaml");
         tool("helm", ["lint", "--strict", CHART, "--values", &values]);
     }
@@ -145,6 +144,20 @@ fn every_pod_passes_the_restricted_standard() {
     }
 }
 
+#[test]
+fn pods_run_as_the_user_to_whom_the_image_gives_its_spool() {
+    let user = text("Dockerfile");
+    assert!(user.contains("USER 65532:65532") && user.contains("-o 65532 -g 65532"));
+    for (from, objects) in everything() {
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment");
+        for pod in deployment.iter().filter_map(|object| pod(object)) {
+            for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+                assert_eq!(pod["securityContext"][key], 65532, "{from}: {key}");
+            }
+        }
+    }
+}
+
 fn is_ours(container: &Value) -> bool {
     container["image"].as_str().is_some_and(|image| image.contains("/waltide"))
 }
@@ -184,7 +197,7 @@ fn a_roll_out_has_the_new_one_ready_before_the_old_one_ends() {
         assert_eq!(two, budget, "{from}: a budget is for two");
     }
     // Less than the daemon takes is refused by the chart.
-    assert!(rendered(&[], "terminationGracePeriodSeconds=10").is_err());
+    assert!(rendered(&["one"], "terminationGracePeriodSeconds=10").is_err());
 }
 
 #[test]
@@ -233,7 +246,7 @@ fn configurations_hold_and_their_secrets_are_mounted() {
 #[test]
 fn another_configuration_is_another_pod() {
     let of = |set: &str| {
-        let objects = chart(&[], set);
+        let objects = chart(&["one"], set);
         let template = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"];
         template["annotations"]["checksum/config"].clone()
     };
@@ -248,11 +261,22 @@ fn a_value_that_nothing_reads_is_refused() {
         ("standby.enable=true", "enable"),
         ("monitor.kind=Monitor", "kind"),
         ("http.port=80", "port"),
-        ("secrets[0].name=x", "as"),
+        ("secrets[0].name=x,secrets[0].as=null", "as"),
     ] {
-        let said = rendered(&[], set).expect_err(set);
+        let said = rendered(&["one"], set).expect_err(set);
         assert!(said.contains("values") && said.contains(word), "{set}: {said}");
     }
+}
+
+#[test]
+fn nothing_is_captured_that_was_not_named() {
+    let said = rendered(&[], "").expect_err("no configuration");
+    assert!(said.contains("give `config.pipelines`"), "{said}");
+    // Maps of a chart's values are merged with a user's: an example among them would run.
+    let objects = chart(&["everything"], "");
+    let file = of_kind(&objects, "ConfigMap")["data"]["waltide.yaml"].clone();
+    let wanted = crate::support::yaml_file(&format!("{CHART}/ci/everything-values.yaml"));
+    assert_eq!(yaml(file.as_str().expect("a file")), [wanted["config"].clone()]);
 }
 
 #[test]
@@ -260,7 +284,7 @@ fn monitors_and_rules_fit_what_they_watch() {
     for (objects, kind, list) in [
         (chart(&["everything"], ""), "ServiceMonitor", "endpoints"),
         (
-            chart(&[], "monitor.enabled=true,rules.enabled=true"),
+            chart(&["one"], "monitor.enabled=true,rules.enabled=true"),
             "PodMonitor",
             "podMetricsEndpoints",
         ),

@@ -4,8 +4,10 @@
 mod chart;
 mod compose;
 mod dashboard;
+mod documents;
 mod image;
 mod kubernetes;
 mod prometheus;
+mod release;
 mod runbook;
 mod support;

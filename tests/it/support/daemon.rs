@@ -1,5 +1,6 @@
 //! The real program, run as a child that cannot outlive the test.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -37,7 +38,13 @@ impl Daemon {
                 command.env_remove(&*name);
             }
         }
-        let process = Process::start("waltide", &command);
+        Self::of(&command, file)
+    }
+
+    /// Runs a command that becomes the program, on a configuration that it knows where to find.
+    #[track_caller]
+    pub(crate) fn of(command: &Command, file: ConfigFile) -> Self {
+        let process = Process::start("waltide", command);
         Self { process, file, http: OnceLock::new() }
     }
 
@@ -91,6 +98,11 @@ impl Daemon {
             let _ = self.http.set(starts["http"].as_str()?.to_owned());
         }
         self.http.get().map(String::as_str)
+    }
+
+    /// Its configuration.
+    pub(crate) fn config(&self) -> &Path {
+        self.file.path()
     }
 
     /// Where it is asked.
