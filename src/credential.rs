@@ -80,6 +80,26 @@ impl Credential {
         }
     }
 
+    /// As [`read_named`](Self::read_named); what a command printed a moment ago will do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_shared(&self) -> Result<Secret, String> {
+        match self {
+            Self::Command(words) => {
+                command::run_or_remember(words, COMMAND_WAIT).map_err(|error| error.to_string())
+            }
+            Self::Inline(_) | Self::File(_) => self.read_named(),
+        }
+    }
+
+    /// It was refused: the next [`read_shared`](Self::read_shared) reads it again.
+    pub fn forget(&self) {
+        if let Self::Command(words) = self {
+            command::forget(words);
+        }
+    }
+
     /// As [`read`](Self::read), with the file's name in what went wrong.
     ///
     /// # Errors

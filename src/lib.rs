@@ -1,6 +1,6 @@
 //! Waltide: change data capture from PostgreSQL to Kafka.
 //!
-//! The rooms are the stations of the ring a change travels; only `pipeline` and
+//! The rooms are the stations of the ring a change travels; only `pipeline`, `preview` and
 //! `check` know two of them.
 
 mod chance;
@@ -13,6 +13,7 @@ pub mod http;
 pub mod kafka;
 pub mod pipeline;
 pub mod postgres;
+pub mod preview;
 pub mod registry;
 pub mod status;
 pub mod tail;

@@ -6,6 +6,7 @@ use super::finding::Finding;
 use super::tables::Captured;
 use super::{publication, server, slots, tables, versions};
 use crate::config::settled::Pipeline;
+use crate::fault::{Code, Fault};
 use crate::pipeline;
 use crate::postgres::catalog::Preflight;
 use crate::postgres::sql::identifier;
@@ -15,7 +16,7 @@ use crate::postgres::{Connection, Error, Mode, Slot, SqlState};
 const OLD: Duration = Duration::from_secs(10);
 
 /// All of it is catalog queries; a server that takes longer is not well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What was read of the server.
 pub(super) struct Seen {
@@ -52,7 +53,8 @@ pub(super) async fn look(settings: &Pipeline) -> (Vec<Finding>, Vec<Captured>) {
         Err(_) => {
             let what = format!("{} takes more than {PATIENCE:?} to show its catalog", on.peer());
             let mend = "look at the server's load and at locks on its catalog";
-            findings.push(Finding::error("source.catalog", what).advice(mend));
+            let fault = Fault::new(Code::SourceUnreachable, what, mend);
+            findings.push(Finding::fault("source.catalog", &fault).advice(fault.mend.clone()));
             return (findings, Vec::new());
         }
     };

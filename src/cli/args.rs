@@ -110,6 +110,18 @@ pub enum Command {
         /// The directory, which is there
         directory: PathBuf,
     },
+    /// See what consumers would know of tables, and whether the registry would take it
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true,
+        after_help = "Example:\n  waltide schema diff --config waltide.yaml"
+    )]
+    Schema {
+        /// What to do.
+        #[command(subcommand)]
+        command: SchemaCommand,
+    },
     /// Look at the configuration
     #[command(
         subcommand_required = true,
@@ -228,6 +240,52 @@ pub struct Looked {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFile,
+}
+
+/// `waltide schema ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum SchemaCommand {
+    /// Print the Avro schemas of tables as they are now
+    #[command(
+        after_help = "Example:\n  waltide schema show shop --table public.orders --config waltide.yaml"
+    )]
+    Show(SchemaShow),
+    /// Hold the tables of a database against the registry; exit 1 where it would refuse one
+    ///
+    /// With --source the tables are those of another database: one to which a CI job has applied
+    /// a migration, for instance. Nothing is registered.
+    #[command(
+        after_help = "Example:\n  waltide schema diff shop --source postgres://ci@db/shop --config waltide.yaml"
+    )]
+    Diff(SchemaDiff),
+}
+
+/// `waltide schema show`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SchemaShow {
+    /// Tables as schema.table, * for any characters; all where none is named
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Another database with the tables: postgres://user@host:5432/database
+    #[arg(long, value_name = "URL")]
+    pub source: Option<String>,
+    /// What is looked at.
+    #[command(flatten)]
+    pub looked: Looked,
+}
+
+/// `waltide schema diff`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SchemaDiff {
+    /// Tables as schema.table, * for any characters; all where none is named
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Another database with the tables: postgres://user@host:5432/database
+    #[arg(long, value_name = "URL")]
+    pub source: Option<String>,
+    /// What is looked at.
+    #[command(flatten)]
+    pub looked: Looked,
 }
 
 /// `waltide status`

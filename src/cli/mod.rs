@@ -7,6 +7,7 @@ mod checkpoint;
 mod manual;
 mod recover;
 mod run;
+mod schema;
 mod slot;
 mod tail;
 mod terminal;
@@ -20,7 +21,8 @@ use clap::Parser as _;
 use crate::config::{self, Config, Environment, Loaded, settled};
 use crate::fault::{Code, Fault};
 use crate::pipeline;
-use args::{Arguments, CheckpointCommand, Command, ConfigCommand, ConfigFile, SlotCommand};
+use args::{Arguments, CheckpointCommand, Command, ConfigCommand, ConfigFile};
+use args::{SchemaCommand, SlotCommand};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -90,6 +92,10 @@ pub fn perform() -> Result<(), Failure> {
         Command::Healthcheck(asked) => asking::healthcheck(&asked),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
+        Command::Schema { command } => match command {
+            SchemaCommand::Show(asked) => schema::show(load(&asked.looked.config)?.config, &asked),
+            SchemaCommand::Diff(asked) => schema::diff(load(&asked.looked.config)?.config, &asked),
+        },
         Command::Config { command } => match command {
             ConfigCommand::Check(file) => {
                 let loaded = load(&file)?;

@@ -103,8 +103,9 @@ group! {
         /// or that in the environment variable `PGPASSWORD`.
         password_file: PathBuf = Optional,
         /// A command that prints the password, as a list of the program and its arguments:
-        /// `[aws, rds, generate-db-auth-token, ...]`. It is run for each new connection, without a
-        /// shell, for five seconds at most, so short-lived passwords are no trouble. Keep secrets
+        /// `[aws, rds, generate-db-auth-token, ...]`. It is run, without a shell and for five
+        /// seconds at most, when a connection needs a password; connections within 15 seconds share
+        /// one that is not refused. So short-lived passwords are no trouble. Keep secrets
         /// out of its arguments, which anybody on the machine can see; what it prints is shown
         /// nowhere.
         password_command: Texts = Optional,

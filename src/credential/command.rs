@@ -5,17 +5,46 @@ use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{MAX_SECRET_BYTES, without_line_break};
+use super::{MAX_SECRET_BYTES, Secret, without_line_break};
 
 /// How long a command may take. Tools of cloud providers take one or two seconds; `run` promises to
 /// name what is wrong within ten.
 pub(super) const COMMAND_WAIT: Duration = Duration::from_secs(5);
+
+/// A standby asks for the slot every second, with two connections each time: for so long they share
+/// what a command printed. A login that is refused ends that at once.
+const SHARED_FOR: Duration = Duration::from_secs(15);
+
+/// What commands printed lately; pipelines have one each, so they are few.
+static REMEMBERED: Mutex<Vec<(Vec<String>, Instant, Secret)>> = Mutex::new(Vec::new());
+
+fn remembered() -> MutexGuard<'static, Vec<(Vec<String>, Instant, Secret)>> {
+    let mut remembered = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner);
+    remembered.retain(|(_, at, _)| at.elapsed() < SHARED_FOR);
+    remembered
+}
+
+/// What the command prints, or printed a moment ago.
+pub(super) fn run_or_remember(words: &[String], within: Duration) -> io::Result<Secret> {
+    if let Some((_, _, secret)) = remembered().iter().find(|(of, _, _)| of == words) {
+        return Ok(secret.clone());
+    }
+    let secret = Secret::new(run(words, within)?);
+    remembered().push((words.to_vec(), Instant::now(), secret.clone()));
+    Ok(secret)
+}
+
+/// What it printed is of no use any more.
+pub(super) fn forget(words: &[String]) {
+    remembered().retain(|(of, _, _)| of != words);
+}
 
 /// Of what it writes to its standard error, how much a message quotes: the end, where the reason is.
 const MAX_SAID_BYTES: usize = 500;
@@ -150,6 +179,18 @@ mod tests {
     fn what_it_prints_counts_without_the_line_break_at_its_end() {
         assert_eq!(shell("echo ' one  two '; echo beside >&2", LONG).as_deref(), Ok(" one  two "));
         assert_eq!(shell("printf 'a\\nb\\r\\n'", LONG).as_deref(), Ok("a\nb"));
+    }
+
+    #[test]
+    fn what_it_printed_is_shared_until_it_is_refused() {
+        let words = ["sh", "-c", "echo $$ # shared"].map(str::to_owned);
+        let first = run_or_remember(&words, LONG).unwrap();
+        assert_eq!(run_or_remember(&words, LONG).unwrap(), first);
+        forget(&words);
+        assert_ne!(run_or_remember(&words, LONG).unwrap(), first);
+        let failing = ["sh", "-c", "exit 1"].map(str::to_owned);
+        run_or_remember(&failing, LONG).unwrap_err();
+        run_or_remember(&failing, LONG).unwrap_err();
     }
 
     #[test]

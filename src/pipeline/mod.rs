@@ -54,6 +54,7 @@ pub use keeper::now_us;
 pub(crate) use reach::{kafka_settings, params, registry_settings};
 pub use recover::{Decision, Way, consider};
 pub(crate) use routes::table_options;
+pub(crate) use schemas::subjects;
 pub(crate) use source::OLDEST_VERSION;
 pub(crate) use topics::check as check_topics;
 use yielding::STAY_AWAY;

@@ -10,7 +10,7 @@ use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
 use super::diagnosis;
 use super::routes::Compiler;
 use crate::config::TableName;
-use crate::config::settled::{OnIncompatible, Subjects};
+use crate::config::settled::{OnIncompatible, Pipeline, Subjects};
 use crate::fault::{Code, Fault};
 use crate::kafka;
 use crate::registry::{Error, SchemaId, changes, full_name};
@@ -32,6 +32,32 @@ pub(super) struct Registered {
 enum Half {
     Key,
     Value,
+}
+
+/// The subjects of a plan's schemas with these, the value's first.
+pub(crate) fn subjects<'a>(
+    settings: &Pipeline,
+    topic: &str,
+    plan: &'a Plan,
+) -> Vec<(String, &'a str)> {
+    let named = settings.registry.subjects;
+    let value = Some((Half::Value, plan.value_schema()));
+    let key = plan.key_schema().map(|schema| (Half::Key, schema));
+    let both = value.into_iter().chain(key);
+    both.map(|(half, schema)| (subject(named, topic, half, schema), schema)).collect()
+}
+
+fn subject(named: Subjects, topic: &str, half: Half, schema: &str) -> String {
+    let suffix = match half {
+        Half::Key => "key",
+        Half::Value => "value",
+    };
+    let record = || full_name(schema).unwrap_or_else(|| format!("{topic}-{suffix}"));
+    match named {
+        Subjects::Topic => format!("{topic}-{suffix}"),
+        Subjects::Record => record(),
+        Subjects::TopicRecord => format!("{topic}-{}", record()),
+    }
 }
 
 impl Compiler {
@@ -122,16 +148,7 @@ impl Compiler {
     }
 
     fn subject(&self, topic: &str, half: Half, schema: &str) -> String {
-        let suffix = match half {
-            Half::Key => "key",
-            Half::Value => "value",
-        };
-        let record = || full_name(schema).unwrap_or_else(|| format!("{topic}-{suffix}"));
-        match self.settings.registry.subjects {
-            Subjects::Topic => format!("{topic}-{suffix}"),
-            Subjects::Record => record(),
-            Subjects::TopicRecord => format!("{topic}-{}", record()),
-        }
+        subject(self.settings.registry.subjects, topic, half, schema)
     }
 
     /// The id of a table's schema.

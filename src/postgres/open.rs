@@ -28,30 +28,30 @@ pub(super) async fn open(params: &Params, mode: Mode) -> Result<Connection, Erro
     let encrypts = params.tls.mode != SslMode::Disable
         && params.hosts.iter().any(|host| matches!(host, Host::Tcp { .. }));
     let material = if encrypts { Some(Material::load(&params.tls).await?) } else { None };
-    let params = Arc::new(with_password(params.clone()).await?);
+    let command = match &params.password {
+        PasswordSource::Command(words) => Some(Credential::Command(words.clone())),
+        _ => None,
+    };
+    let params = Arc::new(with_password(params.clone(), command.as_ref()).await?);
     let mut search = Search { params, mode, material, answered: Vec::new(), failed: Vec::new() };
     let wanted = search.params.target_session_attrs;
-    let found = match wanted {
-        TargetSessionAttrs::PreferStandby => {
-            match search.pass(TargetSessionAttrs::Standby).await? {
-                Some(standby) => Some(standby),
-                None => {
-                    search.failed.clear();
-                    search.pass(TargetSessionAttrs::Any).await?
-                }
-            }
-        }
-        wanted => search.pass(wanted).await?,
-    };
-    found.ok_or_else(|| search.nothing_found(wanted))
+    let found = search.best(wanted).await;
+    if let (Err(error), Some(command)) = (&found, &command)
+        && matches!(
+            error.sqlstate(),
+            Some(SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION)
+        )
+    {
+        command.forget();
+    }
+    found?.ok_or_else(|| search.nothing_found(wanted))
 }
 
 /// Runs the command that prints the password, before a server waits for our answer.
-async fn with_password(mut params: Params) -> Result<Params, Error> {
-    let PasswordSource::Command(words) = &params.password else { return Ok(params) };
-    let command = Credential::Command(words.clone());
+async fn with_password(mut params: Params, command: Option<&Credential>) -> Result<Params, Error> {
+    let Some(command) = command.cloned() else { return Ok(params) };
     let failed = |reason: String| Error::PasswordCommand { reason };
-    let printed = tokio::task::spawn_blocking(move || command.read_named()).await;
+    let printed = tokio::task::spawn_blocking(move || command.read_shared()).await;
     let printed = printed.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
     params.password = PasswordSource::Given(Password::new(printed.expose()));
     Ok(params)
@@ -83,6 +83,18 @@ struct Failed {
 }
 
 impl Search {
+    /// Goes through the hosts for the one that is wanted most.
+    async fn best(&mut self, wanted: TargetSessionAttrs) -> Result<Option<Connection>, Error> {
+        if wanted != TargetSessionAttrs::PreferStandby {
+            return self.pass(wanted).await;
+        }
+        if let Some(standby) = self.pass(TargetSessionAttrs::Standby).await? {
+            return Ok(Some(standby));
+        }
+        self.failed.clear();
+        self.pass(TargetSessionAttrs::Any).await
+    }
+
     /// Goes through all hosts once.
     async fn pass(&mut self, wanted: TargetSessionAttrs) -> Result<Option<Connection>, Error> {
         let params = self.params.clone();

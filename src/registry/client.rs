@@ -76,6 +76,18 @@ pub enum Error {
     },
 }
 
+/// What the registry would say to a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It would take it.
+    Taken,
+    /// It would not.
+    Refused {
+        /// What it says.
+        reasons: Vec<String>,
+    },
+}
+
 /// A client with the ids it has learnt.
 #[derive(Debug)]
 pub struct Client {
@@ -167,6 +179,7 @@ impl Client {
         let question = Question {
             method: Method::POST,
             path: &["subjects", subject, "versions"],
+            query: None,
             body: Some(&body),
             subject,
         };
@@ -197,6 +210,7 @@ impl Client {
         let question = Question {
             method: Method::POST,
             path: &["subjects", subject],
+            query: None,
             body: Some(&body),
             subject,
         };
@@ -240,6 +254,34 @@ impl Client {
         })
     }
 
+    /// Whether the registry would take a schema for a subject that has some. Registers nothing.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn would_take(&self, subject: &str, schema: &str) -> Result<Verdict, Error> {
+        let body = json!({ "schema": schema });
+        let question = Question {
+            method: Method::POST,
+            path: &["compatibility", "subjects", subject, "versions", "latest"],
+            // The reasons as well.
+            query: Some("verbose=true"),
+            body: Some(&body),
+            subject,
+        };
+        let answer = self.ask(&question).await?;
+        match answer.get("is_compatible").and_then(Value::as_bool) {
+            Some(true) => Ok(Verdict::Taken),
+            Some(false) => {
+                let said = answer.get("messages").and_then(Value::as_array);
+                let said = said.into_iter().flatten().filter_map(Value::as_str);
+                Ok(Verdict::Refused { reasons: said.map(quote).collect() })
+            }
+            None => Err(Error::Foreign {
+                reason: format!("no verdict in: {}", quote(&answer.to_string())),
+            }),
+        }
+    }
+
     /// Registers a schema that breaks its subject's rule: the rule is lifted and put back.
     ///
     /// # Errors
@@ -265,7 +307,7 @@ impl Client {
         let body = rule.map(|rule| json!({ "compatibility": rule }));
         let method = if body.is_some() { Method::PUT } else { Method::DELETE };
         let path = &["config", subject];
-        let asked = Question { method, path, body: body.as_ref(), subject };
+        let asked = Question { method, path, query: None, body: body.as_ref(), subject };
         self.ask(&asked).await.map(drop)
     }
 
@@ -288,7 +330,7 @@ impl Client {
     }
 
     async fn get(&self, path: &[&str], subject: &str) -> Result<Value, Error> {
-        self.ask(&Question { method: Method::GET, path, body: None, subject }).await
+        self.ask(&Question { method: Method::GET, path, query: None, body: None, subject }).await
     }
 
     async fn ask(&self, question: &Question<'_>) -> Result<Value, Error> {

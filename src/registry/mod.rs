@@ -5,5 +5,5 @@ mod client;
 mod transport;
 
 pub use changes::{changes, full_name};
-pub use client::{Client, Error, SchemaId};
+pub use client::{Client, Error, SchemaId, Verdict};
 pub use transport::{Authentication, Settings};

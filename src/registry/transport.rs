@@ -101,6 +101,8 @@ struct Token {
 pub(super) struct Question<'a> {
     pub(super) method: Method,
     pub(super) path: &'a [&'a str],
+    /// What stands behind the path, as `name=value`.
+    pub(super) query: Option<&'a str>,
     pub(super) body: Option<&'a Value>,
     /// The subject it is about, for messages.
     pub(super) subject: &'a str,
@@ -188,6 +190,7 @@ impl Transport {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(question.path);
         }
+        url.set_query(question.query);
         let mut request = self
             .http
             .request(question.method.clone(), url)

@@ -7,12 +7,13 @@ use waltide::config::{self, Environment};
 
 use crate::support::{path, text};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/configuration.md",
     "docs/deployment.md",
     "docs/errors.md",
+    "docs/faults.md",
     "docs/guarantees.md",
     "docs/runbook.md",
     "docs/versions.md",

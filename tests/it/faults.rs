@@ -16,6 +16,7 @@ mod rows;
 mod secrets;
 mod source;
 mod streaming;
+mod table;
 mod tls;
 mod unreachable;
 
@@ -111,6 +112,7 @@ fn tells(daemon: &Daemon, code: &str, words: &[&str]) -> Told {
         line.starts_with("waltide_errors_total") && line.contains(&format!("code=\"{code}\""))
     });
     assert!(counted, "{metrics}");
+    table::is_documented(daemon, &told);
     told
 }
 

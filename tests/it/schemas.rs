@@ -257,3 +257,68 @@ fn a_registry_behind_tls_is_trusted_by_its_own_authority_only() {
     let plain: Value = private.call("GET", "/config", None).body;
     assert!(plain.get("compatibilityLevel").is_some(), "{plain}");
 }
+
+/// Runs `waltide schema ...` for a pipeline; what it printed, line by line, and its exit code.
+fn schema(pipeline: &Pipeline<'_>, arguments: &[&str]) -> (Vec<Value>, Option<i32>) {
+    let file = pipeline.file();
+    let path = file.path().to_str().expect("a path in UTF-8");
+    let config = ["--json", "--config", path];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_waltide"));
+    let output = command.arg("schema").args(arguments).args(config).output().expect("it runs");
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).expect("a text");
+    let lines = printed.lines().map(|line| line.parse().expect("JSON"));
+    (lines.collect(), output.status.code())
+}
+
+#[test]
+fn schemas_are_told_and_held_against_the_registry_before_any_row_comes() {
+    let shop = shop("schema diff");
+    shop.execute("CREATE TABLE lines (id int PRIMARY KEY, piece int)");
+    let pipeline = Pipeline::of(&shop);
+    let (subject, before) = {
+        let (shown, code) = schema(&pipeline, &["show", "--table", "public.orders"]);
+        assert_eq!((shown.len(), code), (2, Some(0)), "{shown:?}");
+        let named = |line: &Value| line["subject"].as_str().expect("a subject").to_owned();
+        (named(&shown[0]), shown[0]["schema"].clone())
+    };
+    let results = |lines: &[Value]| -> Vec<(String, String)> {
+        let text = |line: &Value, key: &str| line[key].as_str().expect("a text").to_owned();
+        lines.iter().map(|line| (text(line, "table"), text(line, "result"))).collect()
+    };
+    let of = |orders: &str, key: &str| {
+        ["lines", "lines", "orders", "orders"]
+            .map(|table| format!("public.{table}"))
+            .into_iter()
+            .zip(["new", "new", orders, key].map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let (told, code) = schema(&pipeline, &["diff"]);
+    assert_eq!((results(&told), code), (of("new", "new"), Some(0)));
+    // What is told is what the daemon registers.
+    let daemon = pipeline.start();
+    shop.execute(CHANGES[0]);
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    let registered = registry().latest(&subject).expect("a schema");
+    assert_eq!(registered, before);
+    let (told, code) = schema(&pipeline, &["diff"]);
+    assert_eq!((results(&told), code), (of("unchanged", "unchanged"), Some(0)));
+    // Another database, to which the migration was applied already.
+    registry().set_compatibility(&subject, "FULL");
+    let other = Stack::shared().database(Version::NEWEST, "migrated");
+    other.execute("CREATE TABLE orders (id int PRIMARY KEY, item text, more int)");
+    other.execute("CREATE TABLE lines (id int PRIMARY KEY, piece int)");
+    let source = ["diff", "--source", &other.url()];
+    let (told, code) = schema(&pipeline, &source);
+    assert_eq!((results(&told), code), (of("compatible", "unchanged"), Some(0)));
+    assert_eq!(told[2]["changes"], json!(["more is new: int or null"]));
+    other.execute("ALTER TABLE orders ALTER item TYPE int USING 1");
+    let (told, code) = schema(&pipeline, &source);
+    assert_eq!((results(&told), code), (of("incompatible", "unchanged"), Some(1)));
+    let changes = told[2]["changes"].as_array().expect("a list");
+    assert!(changes.contains(&json!("item was string or null, is int or null")), "{changes:?}");
+    assert_eq!(registry().latest(&subject), Some(registered), "nothing is registered");
+    let (_, code) = schema(&pipeline, &["show", "--table", "public.nothing"]);
+    assert_eq!(code, Some(1));
+}

@@ -1,5 +1,6 @@
 //! The real program, run as a child that cannot outlive the test.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -97,6 +98,11 @@ impl Daemon {
             let _ = self.http.set(starts["http"].as_str()?.to_owned());
         }
         self.http.get().map(String::as_str)
+    }
+
+    /// Its configuration.
+    pub(crate) fn config(&self) -> &Path {
+        self.file.path()
     }
 
     /// Where it is asked.

@@ -1,0 +1,143 @@
+//! What the schemas of tables are, before any row of them comes, and what the registry would say.
+//!
+//! For a person who wonders, and for a CI job that has applied a migration to a database of its own.
+//! Nothing is registered, and the database is only read.
+
+use waltide_core::avro::Plan;
+
+use crate::config::settled::Pipeline;
+use crate::config::{TableName, TablePattern};
+use crate::fault::{Code, Fault};
+use crate::pipeline;
+use crate::postgres::catalog::{Persistence, RelationKind, TableFacts};
+use crate::postgres::{Connection, Mode, Params};
+use crate::registry::{Client, Error, Verdict, changes};
+
+/// A table as consumers would know it.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The table.
+    pub table: TableName,
+    /// Its topic.
+    pub topic: String,
+    /// Of key and value, as far as there are any.
+    pub schemas: Vec<Subject>,
+    /// What its schema cannot say well.
+    pub warnings: Vec<String>,
+}
+
+/// A schema and what it is registered under.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The name.
+    pub name: String,
+    /// The Avro schema, as JSON.
+    pub schema: String,
+}
+
+/// What would happen to a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: the registry has this schema.
+    None,
+    /// It would be the first.
+    New,
+    /// Readers can follow.
+    Compatible {
+        /// What is different from the newest.
+        changes: Vec<String>,
+    },
+    /// The registry would refuse it.
+    Incompatible {
+        /// What is different from the newest.
+        changes: Vec<String>,
+        /// What the registry says.
+        reasons: Vec<String>,
+    },
+}
+
+impl Change {
+    /// In one word.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::None => "unchanged",
+            Self::New => "new",
+            Self::Compatible { .. } => "compatible",
+            Self::Incompatible { .. } => "incompatible",
+        }
+    }
+}
+
+/// The captured tables of a database, or those of them that a pattern names.
+///
+/// # Errors
+/// Where the database cannot be read, a table has no schema, or nothing matches.
+pub async fn tables(
+    settings: &Pipeline,
+    params: &Params,
+    wanted: &[TablePattern],
+) -> Result<Vec<Preview>, Fault> {
+    let source = |error| pipeline::of_source(&error);
+    let mut on = Connection::open(params, Mode::Plain).await.map_err(source)?;
+    let all = on.list_tables(&["*"]).await.map_err(source)?;
+    let captured = |table: &&TableFacts| {
+        let one = |pattern: &TablePattern| pattern.matches(&table.schema, &table.name);
+        settings.source.captures(&table.schema, &table.name)
+            && (wanted.is_empty() || wanted.iter().any(one))
+            && table.root.is_none()
+            && table.kind != RelationKind::Foreign
+            && table.persistence != Persistence::Unlogged
+    };
+    let facts: Vec<&TableFacts> = all.iter().filter(captured).collect();
+    if facts.is_empty() {
+        return Err(Fault::new(
+            Code::NoTables,
+            format!("no captured table of {} is asked for", on.peer()),
+            "correct --table, or source.tables and source.exclude",
+        ));
+    }
+    let mut described = on.described(&facts).await.map_err(source)?;
+    let ids: Vec<_> = facts.iter().map(|table| table.id).collect();
+    let mut known = on.load_relations(&ids).await.map_err(source)?;
+    let database = on.peer().database().to_owned();
+    let mut previews = Vec::new();
+    for table in facts {
+        let name = TableName { schema: table.schema.clone(), table: table.name.clone() };
+        let found = (described.remove(&table.id), known.tables.remove(&table.id));
+        let (Some(relation), Some(catalog)) = found else { continue };
+        let options = pipeline::table_options(settings, &database, &name);
+        let plan = Plan::compile(&relation, &catalog, &known.types, &options);
+        let plan = plan.map_err(|error| pipeline::of_plan(&error))?;
+        let topic = settings.topic_of(&name);
+        let warnings = plan.warnings().iter().map(ToString::to_string).collect();
+        let schemas = pipeline::subjects(settings, &topic, &plan);
+        let schemas = schemas
+            .into_iter()
+            .map(|(name, schema)| Subject { name, schema: schema.to_owned() })
+            .collect();
+        previews.push(Preview { table: name, topic, schemas, warnings });
+    }
+    on.close().await;
+    Ok(previews)
+}
+
+/// Asks the registry what it would say to a schema.
+///
+/// # Errors
+/// Where it does not answer.
+pub async fn compare(client: &mut Client, subject: &Subject) -> Result<Change, Error> {
+    if client.look_up(&subject.name, &subject.schema).await?.is_some() {
+        return Ok(Change::None);
+    }
+    let latest = match client.latest(&subject.name).await {
+        Ok(latest) => latest,
+        Err(Error::Unknown { .. }) => return Ok(Change::New),
+        Err(error) => return Err(error),
+    };
+    let changes = changes(&latest, &subject.schema);
+    Ok(match client.would_take(&subject.name, &subject.schema).await? {
+        Verdict::Taken => Change::Compatible { changes },
+        Verdict::Refused { reasons } => Change::Incompatible { changes, reasons },
+    })
+}
