@@ -46,7 +46,10 @@ fn the_image_has_no_shell_and_does_not_run_as_root() {
         assert_eq!(only(&stage, name), words);
     }
     let check = only(&stage, "HEALTHCHECK");
-    assert!(check.ends_with(r#"CMD ["/usr/local/bin/waltide", "healthcheck", "--live"]"#), "{check}");
+    assert!(
+        check.ends_with(r#"CMD ["/usr/local/bin/waltide", "healthcheck", "--live"]"#),
+        "{check}"
+    );
     crate::documents::assert_is_a_command("waltide healthcheck --live");
     let labels = only(&stage, "LABEL");
     for label in ["title", "description", "licenses", "version"] {

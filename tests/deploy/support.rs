@@ -119,7 +119,8 @@ pub(crate) fn exported_metrics() -> Vec<String> {
 
 fn is_metric(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_lowercase() || letter == '_';
-    text.strip_prefix("waltide_").is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain))
+    let rest = text.strip_prefix("waltide_").or_else(|| text.strip_prefix("process_"));
+    rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain))
 }
 
 /// The metrics of ours that an expression of Prometheus names.
