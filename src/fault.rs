@@ -89,6 +89,10 @@ codes! {
     AnotherHistory "WT223" Stop "the source has another history";
     SlotAhead "WT224" Stop "the slot is ahead of the checkpoint";
     NothingToRecover "WT225" Operator "there is nothing to recover";
+    SnapshotPrivilege "WT226" Operator "a table may not be read";
+    SnapshotRowSecurity "WT227" Operator "row-level security hides rows of a table";
+    SnapshotBlocked "WT228" Transient "a table that is to be read is locked";
+    SnapshotTableGone "WT229" Operator "a table went away while it was read";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";

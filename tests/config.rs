@@ -14,7 +14,7 @@ mod settled;
 
 use waltide::config::{self, Environment, Errors, Loaded};
 
-/// The example of the design, as it stands there, except that snapshots are not there yet.
+/// The example of the design, as it stands there, with the other word for snapshots.
 const DESIGN: &str = r#"
 pipelines:
   shop:                                  # names the slot, publication, topics and transactional.id unless they are given

@@ -8,7 +8,7 @@ use super::librdkafka;
 use super::reading::{At, Given, Key, Map, MapEntry, Property};
 use super::scalars::Verbatim;
 use super::secret::{Credential, MASK};
-use super::settled::{Columns, Config, Pipeline, RegistryLogin, Source, TableOptions};
+use super::settled::{Columns, Config, Pipeline, RegistryLogin, Snapshot, Source, TableOptions};
 use super::typed;
 
 /// The column that marks begin at, where the value leaves room.
@@ -105,7 +105,11 @@ impl Lines {
         let seconds = settled.heartbeat.map_or(0, |every| every.as_secs()).to_string();
         self.leaf("heartbeat_seconds", &seconds, &typed.heartbeat_seconds);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
-        self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
+        let snapshot = match settled.snapshot {
+            Snapshot::Never => typed::Snapshot::Never,
+            Snapshot::Initial(_) => typed::Snapshot::Initial,
+        };
+        self.leaf("snapshot", snapshot.as_str(), &typed.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
         self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
         self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);

@@ -68,7 +68,7 @@ group! {
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.
-        snapshot: Snapshot = Is("never"),
+        snapshot: Snapshot = Is("initial"),
         /// A directory for large open transactions, which are kept there until they commit. Each
         /// pipeline has a directory of its own below it. What is in it is disposable and bounded.
         spool: PathBuf = Is("/var/lib/waltide"),
@@ -217,8 +217,9 @@ choice! {
     pub(super) Snapshot {
         /// They are not published; the topics hold what changes from the slot's start on.
         Never = "never",
-        /// They are read and published first.
-        Initial = "initial" later,
+        /// They are read beside the running stream and published with op `r`; so are those of a
+        /// table that joins later.
+        Initial = "initial",
     }
 }
 

@@ -23,6 +23,7 @@ mod recovery;
 mod routes;
 mod rows;
 mod sink;
+mod snapshot;
 mod source;
 mod standing;
 mod stream;

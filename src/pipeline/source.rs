@@ -58,6 +58,15 @@ pub(super) async fn prepare(
     within(LOCK_WAIT + MARGIN, &peer, published).await
 }
 
+/// The 64-bit id that the next transaction gets, or one shortly before.
+pub(super) async fn current_xid(on: &mut Connection) -> Result<u64, Fault> {
+    let peer = on.peer().clone();
+    let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
+    let found = answered(ANSWER, &peer, on.simple_query(sql)).await;
+    let found = found.map_err(|error| diagnosis::of_source(&error))?;
+    Ok(found.single().and_then(|xid| xid.parse().ok()).unwrap_or(0))
+}
+
 /// Where the slot stands; `None` where there is none.
 pub(super) async fn find_slot(on: &mut Connection, name: &str) -> Result<Option<Lsn>, Fault> {
     let peer = on.peer().clone();

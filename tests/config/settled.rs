@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use waltide::config::settled::{Columns, Envelope, LogFormat, LogLevel, Profile, RegistryLogin};
+use waltide::config::settled::{
+    Columns, Envelope, LogFormat, LogLevel, Profile, RegistryLogin, Snapshot,
+};
 use waltide::config::{Credential, Environment, Kind, TableName, json_schema};
 
 use super::{DESIGN, MINIMAL, TemporaryFile, errors, load, load_with, minimal_with};
@@ -30,17 +32,6 @@ fn the_example_of_the_design_means_what_it_says() {
 }
 
 #[test]
-fn a_snapshot_that_is_asked_for_is_refused_with_the_way_out() {
-    let text = DESIGN.replace("snapshot: never", "snapshot: initial");
-    let errors = errors(&text);
-    let [error] = errors.iter().as_slice() else { panic!("{errors}") };
-    assert_eq!(error.kind, Kind::Unavailable);
-    assert_eq!(error.key, "pipelines.shop.snapshot");
-    assert_eq!(error.place.line(), Some(18));
-    assert!(error.help.as_deref().unwrap().contains("`snapshot: never`"), "{error}");
-}
-
-#[test]
 fn exactly_once_is_refused_as_not_available() {
     let errors = errors(&minimal_with("", "delivery: exactly_once"));
     let [error] = errors.iter().as_slice() else { panic!("{errors}") };
@@ -49,11 +40,13 @@ fn exactly_once_is_refused_as_not_available() {
 }
 
 #[test]
-fn without_a_word_on_snapshots_there_is_none_and_a_warning() {
+fn without_a_word_on_snapshots_what_is_there_is_read() {
     let loaded = load(&MINIMAL.replace("    snapshot: never\n", ""));
-    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
-    assert_eq!(warning.key, "pipelines.shop.snapshot");
-    assert!(warning.to_string().contains("`shop` publishes no rows that were there"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let initial = load(&MINIMAL.replace("snapshot: never", "snapshot: initial"));
+    assert_eq!(loaded.config, initial.config);
+    assert!(matches!(loaded.config.pipelines[0].snapshot, Snapshot::Initial(_)));
+    assert_eq!(load(MINIMAL).config.pipelines[0].snapshot, Snapshot::Never);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod messages;
 mod python;
 mod random;
 mod recovery;
+mod snapshots;
 mod support;
 mod transactions;
 mod values;

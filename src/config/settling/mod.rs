@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::error::{Kind, Place, Problems};
 use super::keys::Naming;
 use super::reading::{At, Key, MapEntry};
-use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot};
+use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot, SnapshotOptions};
 use super::tables::MAX_IDENTIFIER_BYTES;
 use super::typed::{self, Envelope, LargeRows, Profile, value_or};
 
@@ -23,6 +23,9 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 /// Where open transactions are spooled unless told otherwise.
+/// One chunk is read while another is published.
+const DEFAULT_PARALLELISM: u8 = 2;
+
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
 
 /// No field of Postgres is larger; Kafka takes far less unless it is told otherwise.
@@ -120,7 +123,7 @@ impl Settling<'_> {
         let registry = typed.registry.required("registry", at, self.problems);
         let registry = registry.and_then(|given| self.registry(given));
         let delivery = self.delivery(&typed.delivery);
-        let snapshot = self.snapshot(name, at, &typed.snapshot);
+        let snapshot = Self::snapshot(&typed.snapshot);
         let options = self.table_options(name, typed, source.as_ref());
         self.refuse_one_topic_for_all(typed, source.as_ref(), kafka.as_ref());
         Some(settled::Pipeline {
@@ -273,31 +276,15 @@ impl Settling<'_> {
         }
     }
 
-    fn snapshot(&mut self, name: &str, at: &At, typed: &Key<typed::Snapshot>) -> Option<Snapshot> {
+    fn snapshot(typed: &Key<typed::Snapshot>) -> Option<Snapshot> {
+        let options = SnapshotOptions { parallelism: DEFAULT_PARALLELISM, max_rate: None };
         match typed {
             Key::Broken => None,
-            Key::Absent => {
-                self.warnings.push(Warning {
-                    place: at.key.place.clone(),
-                    key: at.path.child("snapshot").as_str().to_owned(),
-                    message: format!(
-                        "pipeline `{name}` publishes no rows that were there before its slot: this \
-                         version takes no snapshots; `snapshot: never` says that this is meant"
-                    ),
-                });
-                Some(Snapshot::Never)
-            }
-            Key::Given(given) => match given.value {
-                typed::Snapshot::Never => Some(Snapshot::Never),
-                typed::Snapshot::Initial => {
-                    let message = "snapshots are not available in this version";
-                    self.problems.add(given.at.error(Kind::Unavailable, message).help(
-                        "use `snapshot: never`: the topics then hold what changes from the slot's \
-                         start on; rows that were there before appear when they next change",
-                    ));
-                    None
-                }
-            },
+            Key::Absent => Some(Snapshot::Initial(options)),
+            Key::Given(given) => Some(match given.value {
+                typed::Snapshot::Never => Snapshot::Never,
+                typed::Snapshot::Initial => Snapshot::Initial(options),
+            }),
         }
     }
 

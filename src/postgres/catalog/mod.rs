@@ -4,12 +4,14 @@
 //! catalog: they share a snapshot, the caller's where a transaction is open.
 
 mod publication;
+mod reading;
 mod relations;
 mod server;
 mod tables;
 mod types;
 
 pub use publication::{Publication, PublishedTable};
+pub use reading::{Activity, Leaf, SHAPE};
 pub use relations::Relations;
 pub use server::ServerFacts;
 pub use tables::{Persistence, RelationKind, TableFacts};

@@ -22,6 +22,8 @@ pub struct Known {
 pub struct Book {
     /// Counts the starts of the pipeline, so that rows of two of them are told apart.
     pub(super) life: u64,
+    /// The tables that are found first need not be read.
+    pub(super) adopts: bool,
     pub(super) jobs: BTreeMap<RelationId, Job>,
     pub(super) known: BTreeMap<RelationId, Known>,
     pub(super) unsettled: Unsettled,
@@ -38,6 +40,18 @@ pub struct Book {
 }
 
 impl Book {
+    /// Books that take what they find as read: those of a stream that ran before there were any.
+    #[must_use]
+    pub fn adopting() -> Self {
+        Self { adopts: true, ..Self::default() }
+    }
+
+    /// Whether what is found is taken as read. From now on it is not.
+    pub fn take_adopts(&mut self) -> bool {
+        self.changed |= self.adopts;
+        std::mem::take(&mut self.adopts)
+    }
+
     /// A start of the pipeline, while the primary's log ended there: rows of this life have a
     /// number that those before did not, and stand behind all that was published in those.
     pub fn begin_life(&mut self, log_end: Lsn) -> u64 {
@@ -139,11 +153,11 @@ impl Book {
         Some(all)
     }
 
-    /// The tables that must be measured before they can be read.
-    pub fn unmeasured(&self) -> impl Iterator<Item = RelationId> + '_ {
+    /// The tables that wait for nobody, and whether they must be measured before they can be read.
+    pub fn ready(&self) -> impl Iterator<Item = (RelationId, bool)> + '_ {
         let ready = |job: &Job| matches!(&job.waits, Waits::For(open) if open.is_empty());
-        let jobs = self.jobs.iter().filter(move |(_, job)| job.left.is_none() && ready(job));
-        jobs.map(|(table, _)| *table)
+        let jobs = self.jobs.iter().filter(move |(_, job)| ready(job));
+        jobs.map(|(table, job)| (*table, job.left.is_none()))
     }
 
     /// What a table is made of on the primary, whose log was so far then: its columns, told by a
@@ -205,11 +219,16 @@ impl Book {
         (!self.in_transaction).then_some(self.boundary)
     }
 
-    /// Registers the next chunk to be read, of up to so many blocks. Only between transactions.
-    pub fn register(&mut self, blocks: u32) -> Option<Assignment> {
+    /// Registers the next chunk to be read, of up to so many blocks, of a table that may be read
+    /// now. Only between transactions.
+    pub fn register(
+        &mut self,
+        blocks: u32,
+        may: impl Fn(RelationId) -> bool,
+    ) -> Option<Assignment> {
         let registered = self.between()?;
-        let (table, part) =
-            self.jobs.iter_mut().find_map(|(table, job)| Some((*table, job.next(blocks)?)))?;
+        let mut jobs = self.jobs.iter_mut().filter(|(table, _)| may(**table));
+        let (table, part) = jobs.find_map(|(table, job)| Some((*table, job.next(blocks)?)))?;
         let chunk = ChunkId(self.next_chunk);
         self.next_chunk += 1;
         let job = self.jobs.get_mut(&table)?;
@@ -250,6 +269,18 @@ impl Book {
         }
     }
 
+    /// Whether a chunk is still wanted.
+    #[must_use]
+    pub fn holds(&self, chunk: ChunkId) -> bool {
+        self.jobs.values().any(|job| job.hands.contains_key(&chunk))
+    }
+
+    /// Whether something was published that no snapshot has shown yet.
+    #[must_use]
+    pub fn has_unsettled(&self) -> bool {
+        !self.unsettled.0.is_empty()
+    }
+
     /// A chunk that nobody can release because more was touched than is remembered.
     #[must_use]
     pub fn spoiled(&self) -> Option<ChunkId> {
@@ -287,31 +318,45 @@ impl Book {
         }
     }
 
-    /// Chunks whose rows have all been acknowledged, with everything before them, are done.
-    pub fn delivered(&mut self, is_delivered: impl Fn(Ticket) -> bool) {
-        for job in self.jobs.values_mut() {
+    /// Chunks whose rows have all been acknowledged, with everything before them, are done; and so
+    /// is a table whose end was told. Returns those.
+    pub fn delivered(&mut self, is_delivered: impl Fn(Ticket) -> bool) -> Vec<RelationId> {
+        let mut ended = Vec::new();
+        for (table, job) in &mut self.jobs {
             let before = job.hands.len();
             let done = |hand: &Hand| matches!(hand.stage, Stage::Released(of) if is_delivered(of));
             job.hands.retain(|_, hand| !done(hand));
             self.changed |= job.hands.len() != before;
+            if job.closing.is_some_and(&is_delivered) {
+                ended.push(*table);
+            }
         }
-    }
-
-    /// A table of which nothing is left, with the number of rows that were released. From then on
-    /// it is known as read. Only between transactions.
-    pub fn finish(&mut self) -> Option<(RelationId, u64)> {
-        self.between()?;
-        let (table, rows) = self
-            .jobs
-            .iter()
-            .find_map(|(table, job)| job.is_done().then_some((*table, job.rows)))?;
-        let job = self.jobs.remove(&table)?;
-        self.known.insert(table, job.known);
+        for table in &ended {
+            if let Some(job) = self.jobs.remove(table) {
+                self.known.insert(*table, job.known);
+            }
+            self.changed = true;
+        }
         if self.jobs.is_empty() {
             self.unsettled = Unsettled::default();
         }
-        self.changed = true;
-        Some((table, rows))
+        ended
+    }
+
+    /// A table of which nothing is left, with the number of rows that were released. It has come
+    /// to its end once that is told. Only between transactions.
+    #[must_use]
+    pub fn done(&self) -> Option<(RelationId, u64)> {
+        self.between()?;
+        let done = |job: &Job| job.is_done() && job.closing.is_none();
+        self.jobs.iter().find_map(|(table, job)| done(job).then_some((*table, job.rows)))
+    }
+
+    /// That a table has come to its end is on its way.
+    pub fn closing(&mut self, table: RelationId, ticket: Ticket) {
+        if let Some(job) = self.jobs.get_mut(&table) {
+            job.closing = Some(ticket);
+        }
     }
 
     /// Blocks that are left of a table, and rows that were released; none before it is measured.
@@ -322,9 +367,15 @@ impl Book {
         Some((blocks, job.rows))
     }
 
-    /// Whether a checkpoint would say something new; it is said now.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// Whether a checkpoint would say something new.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// It is said now.
+    pub fn take_changed(&mut self) {
+        self.changed = false;
     }
 
     fn job_of(&mut self, chunk: ChunkId) -> Option<&mut Job> {

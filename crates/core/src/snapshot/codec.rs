@@ -1,7 +1,7 @@
 //! The books' bytes, as the checkpoint carries them.
 //!
 //! ```text
-//! version, life, near, unsettled [xid],
+//! version, adopts 0|1, life, near, unsettled [xid],
 //! known [table, fingerprint, [leaf]],
 //! jobs [table, fingerprint, [leaf], only [leaf], waits 0|1, rows, shape, floor,
 //!       left null|[leaf, file, from, to], again [key]]
@@ -26,6 +26,7 @@ impl Book {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut out = Writer(out);
         out.long(VERSION);
+        out.branch(i64::from(self.adopts));
         out.long(self.life.cast_signed());
         out.long(self.near.cast_signed());
         let unsettled: Vec<u64> = self.unsettled.0.iter().copied().collect();
@@ -51,6 +52,7 @@ impl Book {
         if input.long()? != VERSION {
             return Err(Unreadable::Foreign);
         }
+        let adopts = input.long()? == 1;
         let life = input.long()?.cast_unsigned();
         let near = input.long()?.cast_unsigned();
         let unsettled = input.array(|input| Ok(input.long()?.cast_unsigned()))?;
@@ -58,7 +60,7 @@ impl Book {
         let jobs = input.array(|input| Ok((table(input)?, read_job(input)?)))?;
         input.finish()?;
         let mut book = Self::default();
-        (book.life, book.near) = (life, near);
+        (book.adopts, book.life, book.near) = (adopts, life, near);
         book.unsettled = Unsettled(unsettled.into_iter().collect());
         book.known = known.into_iter().collect();
         book.jobs = jobs.into_iter().collect();
@@ -160,12 +162,12 @@ mod tests {
         let leaves = BTreeSet::from([RelationId(70), RelationId(71)]);
         let known = Known { fingerprint: 5, leaves };
         book.start(TABLE, known.clone(), BTreeSet::from([RelationId(71)]));
-        assert_eq!(read_back(&book).unmeasured().count(), 0, "nobody has looked who is open");
+        assert_eq!(read_back(&book).ready().count(), 0, "nobody has looked who is open");
         book.open_now(&BTreeSet::new());
         book.measured(TABLE, 77, Lsn(90), Span::whole(RelationId(71), 3, 10).into_iter().collect());
         book.begin(Xid(9));
         book.boundary(Lsn(100));
-        let first = book.register(4).expect("a chunk");
+        let first = book.register(4, |_| true).expect("a chunk");
         let key: Key = b"k".as_slice().into();
         book.unchanged(TABLE, key.clone());
 
@@ -175,7 +177,7 @@ mod tests {
         assert_eq!(again.known(RelationId(8)).map(|known| known.fingerprint), Some(u64::MAX));
         again.boundary(Lsn(100));
         let mut parts = Vec::new();
-        while let Some(next) = again.register(100) {
+        while let Some(next) = again.register(100, |_| true) {
             assert_eq!(next.published, [(1 << 33) + 9]);
             parts.push(next.part);
         }
@@ -184,6 +186,6 @@ mod tests {
         assert_eq!(parts.len(), 3);
         let seen: Sight = Sight::Primary("1:8589934700:".parse().expect("a snapshot"));
         again.settle(&seen);
-        assert!(again.register(1).is_none());
+        assert!(again.register(1, |_| true).is_none());
     }
 }

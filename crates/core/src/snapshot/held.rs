@@ -1,6 +1,7 @@
 //! Rows between their reading and their release: one buffer, however many.
 
-use super::Tid;
+use super::{Key, Tid};
+use crate::pgoutput::encode::TupleBuf;
 use crate::pgoutput::{Field, Tuple};
 
 /// Rows of one chunk.
@@ -54,10 +55,26 @@ impl HeldRows {
     }
 }
 
+/// A row's key, to be told apart and to be asked for: its columns in the form of a tuple. None
+/// where one of them was not sent.
+#[must_use]
+pub fn key_of(row: Tuple<'_>, columns: &[usize]) -> Option<Key> {
+    let mut tuple = TupleBuf::default();
+    for at in columns {
+        match row.fields().nth(*at)? {
+            Field::Unchanged => return None,
+            field => tuple.push(field),
+        }
+    }
+    let tuple = tuple.tuple();
+    let mut key = tuple.count.to_be_bytes().to_vec();
+    key.extend_from_slice(tuple.bytes);
+    Some(key.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pgoutput::encode::TupleBuf;
 
     #[test]
     fn rows_come_back_without_their_place() {
@@ -72,5 +89,15 @@ mod tests {
         assert_eq!(row(1).unwrap(), &second[1..]);
         assert_eq!(row(2), None);
         assert_eq!(held.push(TupleBuf::new([Field::Null]).tuple()), None);
+    }
+
+    #[test]
+    fn a_key_is_a_tuple_of_its_columns() {
+        let row = TupleBuf::new([Field::Text(b"a"), Field::Unchanged, Field::Binary(b"bc")]);
+        let key = key_of(row.tuple(), &[2, 0]).expect("a key");
+        let fields: Vec<_> = Tuple::decode(&key).expect("a tuple").fields().collect();
+        assert_eq!(fields, [Field::Binary(b"bc"), Field::Text(b"a")]);
+        assert_eq!(key_of(row.tuple(), &[1]), None);
+        assert_eq!(key_of(row.tuple(), &[3]), None);
     }
 }

@@ -159,6 +159,8 @@ pub(super) struct Job {
     pub(super) hands: BTreeMap<ChunkId, Hand>,
     /// Rows released so far.
     pub(super) rows: u64,
+    /// What says that it has come to its end, on its way.
+    pub(super) closing: Option<Ticket>,
 }
 
 impl Job {
@@ -174,6 +176,7 @@ impl Job {
             again_bytes: 0,
             hands: BTreeMap::new(),
             rows: 0,
+            closing: None,
         }
     }
 
@@ -184,6 +187,7 @@ impl Job {
         self.again.clear();
         self.again_bytes = 0;
         self.hands.clear();
+        self.closing = None;
     }
 
     pub(super) fn may_be_read(&self) -> bool {
@@ -243,9 +247,9 @@ impl Job {
     }
 
     /// A key whose row was not sent whole. Before the table is measured nothing of it has been
-    /// read, so it is read later anyway.
+    /// read, so it is read later anyway; when it has been read whole, consumers have the row.
     pub(super) fn read_again(&mut self, key: Key) {
-        if self.left.is_none() {
+        if self.left.is_none() || self.closing.is_some() {
             return;
         }
         let bytes = key.len();

@@ -28,13 +28,15 @@
 
 mod book;
 mod codec;
+mod end;
 mod held;
 mod job;
 mod seen;
 mod span;
 
 pub use book::{Book, Known};
-pub use held::HeldRows;
+pub use end::{END_SCHEMA, End};
+pub use held::{HeldRows, key_of};
 pub use job::{Assignment, ChunkId, Key, Part};
 pub use seen::{BadSnapshot, Seen, Sight, reachable, widen};
 pub use span::{Span, Tid};

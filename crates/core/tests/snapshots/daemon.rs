@@ -237,7 +237,11 @@ impl Daemon {
         let early = world.plant == Plant::DoneOnceReleased;
         let intake = &self.intake;
         self.book.delivered(|ticket| early || intake.is_delivered(ticket));
-        let _ = self.book.finish();
+        if let Some((table, _)) = self.book.done() {
+            let ticket = self.intake.begin_aside(PgTimestamp(0));
+            self.intake.end_aside();
+            self.book.closing(table, ticket);
+        }
     }
 
     /// Position and books, of one moment.
@@ -261,7 +265,7 @@ impl Daemon {
             let open = if ignored { BTreeSet::new() } else { world.holders() };
             self.book.open_now(&open);
         }
-        let unmeasured = self.book.unmeasured().next().is_some();
+        let unmeasured = self.book.ready().any(|(_, unmeasured)| unmeasured);
         if unmeasured {
             let file = world.file();
             let in_file = world.heap.iter().filter(|version| version.file == file);
@@ -285,12 +289,12 @@ impl Daemon {
                 self.reader = Reader::Early(look);
             }
             Reader::Idle => {
-                if let Some(assignment) = self.book.register(1) {
+                if let Some(assignment) = self.book.register(1, |_| true) {
                     self.reader = Reader::Assigned(assignment, Look::default());
                 }
             }
             Reader::Early(look) => {
-                if let Some(assignment) = self.book.register(1) {
+                if let Some(assignment) = self.book.register(1, |_| true) {
                     self.reader = Reader::Seen(assignment, look);
                 }
             }
