@@ -105,11 +105,7 @@ impl Lines {
         let seconds = settled.heartbeat.map_or(0, |every| every.as_secs()).to_string();
         self.leaf("heartbeat_seconds", &seconds, &typed.heartbeat_seconds);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
-        let snapshot = match settled.snapshot {
-            Snapshot::Never => typed::Snapshot::Never,
-            Snapshot::Initial(_) => typed::Snapshot::Initial,
-        };
-        self.leaf("snapshot", snapshot.as_str(), &typed.snapshot);
+        self.snapshot(&typed.snapshot, settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
         self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
         self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);
@@ -154,6 +150,19 @@ impl Lines {
         self.given("replication_factor", replicas.as_deref(), &typed.replication_factor);
         self.verbatims("topic_config", &typed.topic_config, librdkafka::topic_config_may_be_shown);
         self.verbatims("properties", &typed.properties, librdkafka::may_be_shown);
+        self.close();
+    }
+
+    fn snapshot(&mut self, typed: &Key<typed::SnapshotOrWord>, settled: Snapshot) {
+        use typed::SnapshotMode::{Initial, Never};
+        let Snapshot::Initial(options) = settled else {
+            return self.leaf("snapshot", Never.as_str(), typed);
+        };
+        let typed::SnapshotOrWord(keys) = typed.value().cloned().unwrap_or_default();
+        self.group("snapshot");
+        self.leaf("mode", Initial.as_str(), &keys.mode);
+        self.leaf("parallelism", &options.parallelism.to_string(), &keys.parallelism);
+        self.leaf("max_rate", &options.max_rate.unwrap_or(0).to_string(), &keys.max_rate);
         self.close();
     }
 

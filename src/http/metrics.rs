@@ -41,6 +41,8 @@ struct Sheet {
     errors: IntCounterVec,
     retries: IntCounterVec,
     checkpoint_age: GaugeVec,
+    snapshot_rows: IntGaugeVec,
+    snapshot_left: IntGaugeVec,
 }
 
 impl Sheet {
@@ -122,6 +124,18 @@ impl Sheet {
                 "Failures, by class and code.",
                 &["pipeline", "class", "code"],
             )?,
+            snapshot_rows: int_gauge(
+                registry,
+                "waltide_snapshot_rows",
+                "Rows read of a table and published, since this process began to read it.",
+                &["pipeline", "table", "state"],
+            )?,
+            snapshot_left: int_gauge(
+                registry,
+                "waltide_snapshot_blocks_left",
+                "Blocks of a table that are still to be read.",
+                &["pipeline", "table"],
+            )?,
             retries: counter(registry, "waltide_retries_total", "Attempts after a failure.", one)?,
         })
     }
@@ -155,6 +169,12 @@ impl Sheet {
                     self.events.with_label_values(&[name, &table, op]).inc_by(count);
                 }
             }
+        }
+        for (table, snapshot) in pipeline.snapshots() {
+            let labels = [name, &table, snapshot.state()];
+            self.snapshot_rows.with_label_values(&labels).set(signed(snapshot.rows));
+            let left = signed(snapshot.blocks_left.unwrap_or(0));
+            self.snapshot_left.with_label_values(&[name, &table]).set(left);
         }
         let (records, record_bytes) = pipeline.records();
         self.records.with_label_values(&[name]).inc_by(records);
@@ -199,7 +219,7 @@ fn signed(value: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::fault::{Code, Fault};
-    use crate::status::{Counts, SlotHealth};
+    use crate::status::{Counts, SlotHealth, Snapshot};
     use waltide_core::lsn::Lsn;
 
     #[test]
@@ -214,12 +234,16 @@ mod tests {
             wal_status: Some("reserved".to_owned()),
         };
         pipeline.slot_seen(slot, Lsn(0));
+        let snapshot = Snapshot { rows: 5, blocks_left: Some(6), ..Snapshot::default() };
+        pipeline.snapshot_at("public.orders", snapshot);
         let text = render(&[pipeline]).unwrap();
         for line in [
             "waltide_events_total{op=\"c\",pipeline=\"shop\",table=\"public.orders\"} 3",
             "waltide_pipeline_state{pipeline=\"shop\",state=\"waiting\"} 1",
             "waltide_pipeline_state{pipeline=\"shop\",state=\"streaming\"} 0",
             "waltide_errors_total{class=\"transient\",code=\"WT301\",pipeline=\"shop\"} 1",
+            "waltide_snapshot_rows{pipeline=\"shop\",state=\"reading\",table=\"public.orders\"} 5",
+            "waltide_snapshot_blocks_left{pipeline=\"shop\",table=\"public.orders\"} 6",
             "waltide_slot_retained_wal_bytes{pipeline=\"shop\"} 7",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

@@ -41,12 +41,12 @@ fn exactly_once_is_refused_as_not_available() {
 
 #[test]
 fn without_a_word_on_snapshots_what_is_there_is_read() {
-    let loaded = load(&MINIMAL.replace("    snapshot: never\n", ""));
+    let loaded = load(&MINIMAL.replace("    snapshot: initial\n", ""));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-    let initial = load(&MINIMAL.replace("snapshot: never", "snapshot: initial"));
-    assert_eq!(loaded.config, initial.config);
+    assert_eq!(loaded.config, load(MINIMAL).config);
     assert!(matches!(loaded.config.pipelines[0].snapshot, Snapshot::Initial(_)));
-    assert_eq!(load(MINIMAL).config.pipelines[0].snapshot, Snapshot::Never);
+    let never = load(&MINIMAL.replace("snapshot: initial", "snapshot: never"));
+    assert_eq!(never.config.pipelines[0].snapshot, Snapshot::Never);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::keys::Naming;
 use super::reading::{At, Key, MapEntry};
 use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot, SnapshotOptions};
 use super::tables::MAX_IDENTIFIER_BYTES;
-use super::typed::{self, Envelope, LargeRows, Profile, value_or};
+use super::typed::{self, Envelope, LargeRows, Profile, SnapshotMode, value_or};
 
 /// Where metrics and health are served unless told otherwise.
 const DEFAULT_LISTEN: SocketAddr =
@@ -276,16 +276,22 @@ impl Settling<'_> {
         }
     }
 
-    fn snapshot(typed: &Key<typed::Snapshot>) -> Option<Snapshot> {
-        let options = SnapshotOptions { parallelism: DEFAULT_PARALLELISM, max_rate: None };
-        match typed {
-            Key::Broken => None,
-            Key::Absent => Some(Snapshot::Initial(options)),
-            Key::Given(given) => Some(match given.value {
-                typed::Snapshot::Never => Snapshot::Never,
-                typed::Snapshot::Initial => Snapshot::Initial(options),
-            }),
+    fn snapshot(typed: &Key<typed::SnapshotOrWord>) -> Option<Snapshot> {
+        let nothing = typed::SnapshotOrWord::default();
+        let typed::SnapshotOrWord(typed) = match typed {
+            Key::Broken => return None,
+            Key::Absent => &nothing,
+            Key::Given(given) => &given.value,
+        };
+        if value_or(&typed.mode, SnapshotMode::Initial) == SnapshotMode::Never {
+            return Some(Snapshot::Never);
         }
+        let parallelism = typed.parallelism.value().and_then(|count| u8::try_from(count.0).ok());
+        let rate = typed.max_rate.value().and_then(|count| u64::try_from(count.0).ok());
+        Some(Snapshot::Initial(SnapshotOptions {
+            parallelism: parallelism.unwrap_or(DEFAULT_PARALLELISM),
+            max_rate: rate.filter(|rate| *rate > 0),
+        }))
     }
 
     fn http(&mut self, typed: &Key<typed::Http>) -> Option<settled::Http> {

@@ -417,7 +417,7 @@ impl Snapshots {
             let Some(table) = self.tables.get_mut(&id) else { continue };
             let wanted = unmeasured || table.target.is_none();
             if wanted && !table.measuring && table.not_before <= now {
-                table.measuring = self.scout.try_send(Ask::Measure(table.member.clone())).is_ok();
+                table.measuring = self.scout.try_send(Ask::Measure(id)).is_ok();
             }
         }
     }

@@ -31,7 +31,7 @@ pub(super) enum Ask {
     /// Who is writing.
     Activity,
     /// What a table is made of.
-    Measure(Member),
+    Measure(RelationId),
 }
 
 /// A table of the stream.
@@ -109,7 +109,7 @@ impl Scout {
             match asked {
                 None => covered(on, &self.source).await,
                 Some(Ask::Activity) => active(on).await,
-                Some(Ask::Measure(member)) => measure(on, member).await,
+                Some(Ask::Measure(table)) => measure(on, &self.source, *table).await,
             }
         };
         answered(ANSWER, &peer, work).await.map_err(source)
@@ -120,7 +120,7 @@ impl Ask {
     fn table(&self) -> Option<RelationId> {
         match self {
             Self::Activity => None,
-            Self::Measure(member) => Some(member.published.id),
+            Self::Measure(table) => Some(*table),
         }
     }
 }
@@ -168,12 +168,18 @@ async fn active(on: &mut Connection) -> Result<Event, Error> {
     Ok(Event::Active { open, seen })
 }
 
-async fn measure(on: &mut Connection, member: &Member) -> Result<Event, Error> {
-    let table = &member.published;
-    let shape = on.shape_of(table.id).await?;
-    let (Some(shape), Some(relation)) = (shape, on.described(table).await?) else {
-        return Ok(Event::Gone(table.id));
+/// The shape comes first: if the rest is already that of another one, no chunk will fit it.
+async fn measure(on: &mut Connection, source: &Source, id: RelationId) -> Result<Event, Error> {
+    let Some(shape) = on.shape_of(id).await? else { return Ok(Event::Gone(id)) };
+    let published = match covered(on, source).await? {
+        Event::Covered(members) => {
+            members.into_iter().map(|one| one.published).find(|table| table.id == id)
+        }
+        Event::Unanswered(_, fault) => return Ok(Event::Unanswered(Some(id), fault)),
+        other => return Ok(other),
     };
+    let Some(table) = published else { return Ok(Event::Gone(id)) };
+    let Some(relation) = on.described(&table).await? else { return Ok(Event::Gone(id)) };
     let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
     let types = on.load_types(&oids).await?;
     let leaves = on.leaves(table.id).await?;
@@ -181,7 +187,7 @@ async fn measure(on: &mut Connection, member: &Member) -> Result<Event, Error> {
     let spans = leaves.iter().filter_map(|leaf| Span::whole(leaf.id, leaf.file, leaf.blocks));
     Ok(Event::Measured(Box::new(Measured {
         spans: spans.collect(),
-        target: Arc::new(Target::new(table, relation, &types, &leaves)),
+        target: Arc::new(Target::new(&table, relation, &types, &leaves)),
         shape: fingerprint(shape.as_bytes()),
         at,
     })))

@@ -120,14 +120,18 @@ impl Table {
                 if let Some(known) = known {
                     for (column, value) in &known {
                         let told = !untold.contains(column);
-                        assert!(!told || row[column] == *value, "read, but another: {change:?}");
+                        let same = row.get(column) == Some(value);
+                        assert!(!told || same, "read, but another than {known:?}: {change:?}");
                     }
                 }
                 self.keyed.insert(key.to_owned(), row);
                 true
             }
-            (Op::Delete, None) => {
-                self.moving = Some((change.clone(), Row::new()));
+            (Op::Delete, known) => {
+                self.keyed.remove(key);
+                let mut row = known.unwrap_or_default();
+                row.retain(|column, _| !untold.contains(column));
+                self.moving = Some((change.clone(), row));
                 true
             }
             (Op::Tombstone, _) => true,
