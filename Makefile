@@ -1,6 +1,6 @@
 # `make help` lists what there is: each target that has a description behind two hashes.
 .DEFAULT_GOAL := help
-.PHONY: help deps demo servers check test test-full plants bench instructions fuzz deny clean
+.PHONY: help deps demo servers check test test-full plants bench restarts instructions fuzz deny clean
 
 CARGO ?= cargo
 # How long each fuzz target runs.
@@ -37,6 +37,9 @@ plants: deps ## plant known bugs one by one, and see the test that must catch ea
 
 bench: deps ## rows a second, CPU and memory from Postgres to Kafka, beside pg_recvlogical
 	$(CARGO) bench --locked --bench end_to_end
+
+restarts: deps ## how long a release build takes from its start to streaming
+	@scripts/restarts.sh
 
 instructions: deps ## instructions a row takes in decoder and encoder, against the committed figures
 	@scripts/instructions.sh

@@ -64,6 +64,10 @@ codes! {
     ConfigUnreadable "WT101" Operator "the configuration cannot be read";
     ConfigInvalid "WT102" Operator "the configuration is not valid";
     ListenFailed "WT103" Operator "the HTTP address cannot be listened on";
+    CheckFailed "WT104" Operator "check has found what is in the way";
+    Declined "WT105" Operator "nothing was done because nobody agreed";
+    DaemonAway "WT106" Operator "the daemon does not answer";
+    NotReady "WT107" Operator "a pipeline is not ready";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
     SourceTls "WT202" Operator "the source and we do not agree on TLS";
     SourceCertificate "WT203" Operator "the source's certificate is not acceptable";
@@ -89,10 +93,11 @@ codes! {
     AnotherHistory "WT223" Stop "the source has another history";
     SlotAhead "WT224" Stop "the slot is ahead of the checkpoint";
     NothingToRecover "WT225" Operator "there is nothing to recover";
-    SnapshotPrivilege "WT226" Operator "a table may not be read";
-    SnapshotRowSecurity "WT227" Operator "row-level security hides rows of a table";
-    SnapshotBlocked "WT228" Transient "a table that is to be read is locked";
-    SnapshotTableGone "WT229" Operator "a table went away while it was read";
+    PasswordCommand "WT226" Operator "the password command fails";
+    SnapshotPrivilege "WT227" Operator "a table may not be read";
+    SnapshotRowSecurity "WT228" Operator "row-level security hides rows of a table";
+    SnapshotBlocked "WT229" Transient "a table that is to be read is locked";
+    SnapshotTableGone "WT230" Operator "a table went away while it was read";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";
@@ -112,9 +117,22 @@ codes! {
     RegistryForeign "WT405" Operator "what answers is not a schema registry";
     RegistryFailing "WT406" Transient "the schema registry fails";
     RegistrySettings "WT407" Operator "the registry settings cannot be used";
+    RegistryRenumbered "WT408" Operator "the registry has other ids";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
     Internal "WT901" Stop "a promise inside the daemon is broken";
+}
+
+impl Code {
+    /// The systems outside of the daemon, as metrics call them.
+    pub const SYSTEMS: &'static [&'static str] = &["source", "kafka", "registry"];
+
+    /// The one that fails with this code, where it is one of them.
+    #[must_use]
+    pub fn system(self) -> Option<&'static str> {
+        let systems = [("WT2", "source"), ("WT3", "kafka"), ("WT4", "registry")];
+        systems.iter().find(|(series, _)| self.id().starts_with(series)).map(|(_, system)| *system)
+    }
 }
 
 /// One failure, as a person is told it.

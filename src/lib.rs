@@ -1,9 +1,13 @@
 //! Waltide: change data capture from PostgreSQL to Kafka.
 //!
-//! The rooms are the stations of the ring a change travels; only `pipeline` knows two of them.
+//! The rooms are the stations of the ring a change travels; only `pipeline` and
+//! `check` know two of them.
 
+mod chance;
+pub mod check;
 pub mod cli;
 pub mod config;
+mod credential;
 pub mod fault;
 pub mod http;
 pub mod kafka;
@@ -11,3 +15,4 @@ pub mod pipeline;
 pub mod postgres;
 pub mod registry;
 pub mod status;
+pub mod tail;

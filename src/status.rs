@@ -3,6 +3,8 @@
 //! The owner writes plain numbers once a batch; nothing here is touched once a row. Readers never
 //! make the owner wait.
 
+mod latency;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,7 @@ use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::PgTimestamp;
 
 use crate::fault::{Code, Fault};
+pub use latency::Latency;
 
 /// Microseconds from 1970 to 2000, where Postgres starts to count.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -21,6 +24,12 @@ const NONE: i64 = i64::MIN;
 
 /// The owner shows itself four times a second; silence beyond this means that it is stuck.
 const SHOWN_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// Tables that are counted by name, the first ones that rows come of: four series each.
+pub const MAX_TABLES: usize = 1_000;
+
+/// The name under which all others are counted. No table is called so, for it has no dot.
+pub const OTHER_TABLES: &str = "(other)";
 
 /// What a pipeline is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +49,12 @@ pub enum State {
 }
 
 impl State {
+    /// Whether changes flow, or would, or another daemon sees to it.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self, Self::Streaming | Self::Standby)
+    }
+
     /// As metrics, logs and the API write it.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -130,10 +145,46 @@ pub struct SlotHealth {
     pub wal_status: Option<String>,
 }
 
+/// Requests so far, by whether they were answered as hoped.
+#[derive(Debug, Default)]
+pub struct Calls {
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Calls {
+    /// Counts one.
+    pub fn count(&self, done: bool) {
+        if done { &self.done } else { &self.failed }.fetch_add(1, Relaxed);
+    }
+
+    /// Those that were answered as hoped, and the others.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.done.load(Relaxed), self.failed.load(Relaxed))
+    }
+}
+
+/// How often a pipeline was kept from its work, and for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outages {
+    /// Times it was not ready after it had been.
+    pub count: u64,
+    /// How long it was not ready in all, up to now.
+    pub time: Duration,
+    /// How long the last one took that is over.
+    pub last: Option<Duration>,
+}
+
 #[derive(Debug)]
 struct Slow {
     state: State,
     since: SystemTime,
+    outages: Outages,
+    /// Since when it is not ready; none while it is.
+    unready: Option<Instant>,
+    /// It has been ready before.
+    proven: bool,
     tables: BTreeMap<String, Counts>,
     errors: BTreeMap<&'static str, (Code, u64)>,
     slot: SlotHealth,
@@ -161,7 +212,31 @@ pub struct Pipeline {
     in_flight: AtomicU64,
     retries: AtomicU64,
     checkpoint_ms: AtomicI64,
+    schema_changes: AtomicU64,
+    registry_calls: Arc<Calls>,
+    latency: Latency,
     slow: Mutex<Slow>,
+}
+
+impl Slow {
+    /// The end of a daemon is no outage: nothing waits for it to be ready again.
+    fn note_readiness(&mut self, ready: bool) {
+        match (ready, self.unready) {
+            (true, Some(since)) => {
+                let took = since.elapsed();
+                self.outages.time += took;
+                if self.proven {
+                    self.outages.last = Some(took);
+                }
+                (self.unready, self.proven) = (None, true);
+            }
+            (false, None) => {
+                self.unready = Some(Instant::now());
+                self.outages.count += 1;
+            }
+            (true, None) | (false, Some(_)) => {}
+        }
+    }
 }
 
 impl Pipeline {
@@ -185,9 +260,15 @@ impl Pipeline {
             in_flight: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             checkpoint_ms: AtomicI64::new(NONE),
+            schema_changes: AtomicU64::new(0),
+            registry_calls: Arc::default(),
+            latency: Latency::default(),
             slow: Mutex::new(Slow {
                 state: State::Starting,
                 since: SystemTime::now(),
+                outages: Outages::default(),
+                unready: Some(Instant::now()),
+                proven: false,
                 tables: BTreeMap::new(),
                 errors: BTreeMap::new(),
                 slot: SlotHealth::default(),
@@ -219,10 +300,53 @@ impl Pipeline {
             let code = fault.code;
             slow.errors.entry(code.id()).or_insert((code, 0)).1 += 1;
         }
+        slow.note_readiness(state.is_ready());
         if slow.state != state {
             slow.since = SystemTime::now();
             slow.state = state;
         }
+    }
+
+    /// How often it was kept from its work, and for how long.
+    #[must_use]
+    pub fn outages(&self) -> Outages {
+        let slow = self.slow();
+        let now = slow.unready.map(|since| since.elapsed()).unwrap_or_default();
+        Outages { time: slow.outages.time + now, ..slow.outages }
+    }
+
+    /// A table was described in another way than before.
+    pub fn schema_changed(&self) {
+        self.schema_changes.fetch_add(1, Relaxed);
+    }
+
+    /// How often that was so.
+    #[must_use]
+    pub fn schema_changes(&self) -> u64 {
+        self.schema_changes.load(Relaxed)
+    }
+
+    /// What was asked of the registry.
+    #[must_use]
+    pub fn registry_calls(&self) -> Arc<Calls> {
+        Arc::clone(&self.registry_calls)
+    }
+
+    /// The server's clock, as far as we know.
+    #[must_use]
+    pub fn server_now(&self) -> PgTimestamp {
+        PgTimestamp(now().0.saturating_add(self.clock_ahead_us.load(Relaxed)))
+    }
+
+    /// Records of a transaction were acknowledged, at this time by the server's clock.
+    pub fn delivered(&self, committed: PgTimestamp, at: PgTimestamp) {
+        self.latency.observe(at.0.saturating_sub(committed.0));
+    }
+
+    /// How long that took so far.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     /// What is in the way, where something is.
@@ -268,6 +392,8 @@ impl Pipeline {
     pub fn published(&self, tables: impl IntoIterator<Item = (String, Counts)>) {
         let mut slow = self.slow();
         for (table, counts) in tables {
+            let known = slow.tables.len() < MAX_TABLES || slow.tables.contains_key(&table);
+            let table = if known { table } else { OTHER_TABLES.to_owned() };
             slow.tables.entry(table).or_default().add(counts);
         }
     }
@@ -334,8 +460,8 @@ impl Pipeline {
     ) {
         self.received.store(received.0, Relaxed);
         self.durable.store(durable.0, Relaxed);
-        let server_now_us = now().0.saturating_add(self.clock_ahead_us.load(Relaxed));
-        let age_us = oldest_commit.map_or(NONE, |at| server_now_us.saturating_sub(at.0).max(0));
+        let server_now = self.server_now();
+        let age_us = oldest_commit.map_or(NONE, |at| server_now.0.saturating_sub(at.0).max(0));
         self.oldest_age_us.store(age_us, Relaxed);
         self.shown_ms.store(self.uptime_ms(), Relaxed);
         self.in_flight.store(in_flight as u64, Relaxed);
@@ -432,6 +558,36 @@ pub const fn unix_ms(time: PgTimestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_beyond_the_bound_are_counted_together_and_those_within_stay() {
+        let pipeline = Pipeline::new("shop");
+        let one = Counts { inserts: 1, ..Counts::default() };
+        for _ in 0..2 {
+            pipeline.published((0..MAX_TABLES + 500).map(|table| (format!("s.t{table}"), one)));
+        }
+        let tables = pipeline.tables();
+        assert_eq!(tables.len(), MAX_TABLES + 1);
+        assert_eq!(tables.get("s.t0").map(|counts| counts.inserts), Some(2));
+        assert_eq!(tables.get(OTHER_TABLES).map(|counts| counts.inserts), Some(1_000));
+    }
+
+    #[test]
+    fn an_outage_is_counted_once_and_its_end_says_how_long_it_took() {
+        let pipeline = Pipeline::new("shop");
+        assert_eq!((pipeline.outages().count, pipeline.outages().last), (0, None));
+        pipeline.enter(State::Streaming);
+        // The start is no outage.
+        assert_eq!((pipeline.outages().count, pipeline.outages().last), (0, None));
+        let streamed = pipeline.outages().time;
+        assert_eq!(pipeline.outages().time, streamed);
+        pipeline.enter(State::Waiting(fault()));
+        pipeline.enter(State::Waiting(fault()));
+        assert_eq!((pipeline.outages().count, pipeline.outages().last), (1, None));
+        pipeline.enter(State::Streaming);
+        let after = pipeline.outages();
+        assert!(after.count == 1 && after.last.is_some() && after.time >= streamed, "{after:?}");
+    }
 
     fn fault() -> Fault {
         Fault::new(Code::KafkaUnreachable, "no broker answers", "start one")

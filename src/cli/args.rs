@@ -3,7 +3,7 @@
 //! Misuse ends with exit code 2, which is clap's own; colours follow the terminal and `NO_COLOR`.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::builder::OsStringValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -46,6 +46,20 @@ pub enum Command {
     /// Print the SQL that makes role, publication and slot
     #[command(after_help = "Example:\n  waltide setup --config waltide.yaml | psql --host db shop")]
     Setup(ConfigFile),
+    /// Look at everything a pipeline needs, and say what mends what is missing
+    ///
+    /// Nothing is changed anywhere. Exit code 1 where something is in the way.
+    #[command(after_help = "Example:\n  waltide check --config waltide.yaml")]
+    Check(Looked),
+    /// Show a database's changes as they come: no Kafka, no registry, no lasting slot
+    ///
+    /// The role needs LOGIN and REPLICATION. A publication that shows the tables is used where
+    /// there is one; else one is made and taken away at the end, for which the role must own the
+    /// tables. The password may be in PGPASSWORD.
+    #[command(
+        after_help = "Example:\n  waltide tail --source postgres://me@db/shop --table public.orders"
+    )]
+    Tail(Tail),
     /// Look at what pipelines remember
     #[command(
         subcommand_required = true,
@@ -64,6 +78,38 @@ pub enum Command {
     /// writes a checkpoint from which the next daemon goes on. The daemon must not run meanwhile.
     #[command(after_help = "Example:\n  waltide recover shop --accept-gap --config waltide.yaml")]
     Recover(Recover),
+    /// Look at replication slots, and move or drop one
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true,
+        after_help = "Example:\n  waltide slot list --config waltide.yaml"
+    )]
+    Slot {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: SlotCommand,
+    },
+    /// Ask the running daemon how its pipelines are
+    #[command(after_help = "Example:\n  waltide status --config waltide.yaml")]
+    Status(Status),
+    /// Exit with 0 where every pipeline of the running daemon is ready, else with 1
+    ///
+    /// For probes of containers. It says what is not ready, and why.
+    #[command(after_help = "Example:\n  waltide healthcheck --url http://127.0.0.1:9464")]
+    Healthcheck(Healthcheck),
+    /// Print what makes a shell complete the command line
+    #[command(after_help = "Example:\n  waltide completions bash > /etc/bash_completion.d/waltide")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual's pages into a directory
+    #[command(after_help = "Example:\n  waltide man /usr/local/share/man/man1")]
+    Man {
+        /// The directory, which is there
+        directory: PathBuf,
+    },
     /// Look at the configuration
     #[command(
         subcommand_required = true,
@@ -89,6 +135,26 @@ pub struct Run {
     pub fail_fast: bool,
 }
 
+/// `waltide tail`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Tail {
+    /// The database: postgres://user@host:5432/database
+    #[arg(long, value_name = "URL", env = "WALTIDE_SOURCE", hide_env_values = true)]
+    pub source: String,
+    /// Tables as schema.table, * for any characters; may be given again
+    #[arg(long = "table", value_name = "TABLE", required = true)]
+    pub tables: Vec<String>,
+    /// A publication to look through, as it is
+    #[arg(long, value_name = "NAME")]
+    pub publication: Option<String>,
+    /// End after so many changes
+    #[arg(long, value_name = "NUMBER")]
+    pub count: Option<u64>,
+    /// For programs: one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `waltide checkpoint ...`
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum CheckpointCommand {
@@ -104,6 +170,97 @@ pub enum CheckpointCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+}
+
+/// `waltide slot ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum SlotCommand {
+    /// Print all slots of the pipelines' servers
+    #[command(after_help = "Example:\n  waltide slot list --config waltide.yaml --json")]
+    List(Looked),
+    /// Print the slot of each pipeline, or of one
+    #[command(after_help = "Example:\n  waltide slot show shop --config waltide.yaml")]
+    Show(Looked),
+    /// Move a pipeline's slot to a later position: what lies in between is not published
+    ///
+    /// It says what is lost, and asks. The daemon must not run meanwhile, and stops at its next
+    /// start, because its checkpoint is older: `waltide recover` lets it go on.
+    #[command(
+        after_help = "Example:\n  waltide slot advance shop --to 0/1A2B3C8 --config waltide.yaml"
+    )]
+    Advance {
+        /// The pipeline
+        pipeline: String,
+        /// The position, such as 0/1A2B3C8
+        #[arg(long, value_name = "LSN")]
+        to: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// The configuration.
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Drop a pipeline's slot: what it has not read is not published
+    ///
+    /// It says what is lost, and asks. The daemon must not run meanwhile.
+    #[command(after_help = "Example:\n  waltide slot drop shop --config waltide.yaml")]
+    Drop {
+        /// The pipeline
+        pipeline: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// The configuration.
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+/// What is looked at, and how it is printed.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Looked {
+    /// The pipeline; all of them where none is named
+    pub pipeline: Option<String>,
+    /// For programs: one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
+}
+
+/// `waltide status`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Status {
+    /// For programs: what /api/status answers
+    #[arg(long)]
+    pub json: bool,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub daemon: Running,
+}
+
+/// `waltide healthcheck`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Healthcheck {
+    /// Ask only whether the process lives
+    #[arg(long)]
+    pub live: bool,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub daemon: Running,
+}
+
+/// Where a running daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Running {
+    /// Its address, instead of http.listen in the configuration
+    #[arg(long, value_name = "URL", env = "WALTIDE_URL")]
+    pub url: Option<String>,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
 }
 
 /// `waltide recover`

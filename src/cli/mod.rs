@@ -1,12 +1,18 @@
 //! What was asked on the command line.
 
 pub mod args;
+mod asking;
+mod check;
 mod checkpoint;
+mod manual;
 mod recover;
 mod run;
+mod slot;
+mod tail;
+mod terminal;
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -14,7 +20,7 @@ use clap::Parser as _;
 use crate::config::{self, Config, Environment, Loaded, settled};
 use crate::fault::{Code, Fault};
 use crate::pipeline;
-use args::{Arguments, CheckpointCommand, Command, ConfigCommand, ConfigFile};
+use args::{Arguments, CheckpointCommand, Command, ConfigCommand, ConfigFile, SlotCommand};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -64,10 +70,26 @@ pub fn perform() -> Result<(), Failure> {
             run::run(loaded, asked.fail_fast)
         }
         Command::Setup(file) => setup(load(&file)?.config),
+        Command::Tail(asked) => tail::tail(asked),
+        Command::Check(asked) => check::check(load(&asked.config)?.config, &asked),
         Command::Checkpoint { command: CheckpointCommand::Show { pipeline, json, config } } => {
             checkpoint::show(load(&config)?.config, pipeline.as_deref(), json)
         }
         Command::Recover(asked) => recover::recover(load(&asked.config)?.config, &asked),
+        Command::Slot { command } => match command {
+            SlotCommand::List(asked) => slot::list(load(&asked.config)?.config, &asked),
+            SlotCommand::Show(asked) => slot::show(load(&asked.config)?.config, &asked),
+            SlotCommand::Advance { pipeline, to, yes, config } => {
+                slot::advance(load(&config)?.config, &pipeline, &to, yes)
+            }
+            SlotCommand::Drop { pipeline, yes, config } => {
+                slot::drop(load(&config)?.config, &pipeline, yes)
+            }
+        },
+        Command::Status(asked) => asking::status(&asked),
+        Command::Healthcheck(asked) => asking::healthcheck(&asked),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::pages(&directory),
         Command::Config { command } => match command {
             ConfigCommand::Check(file) => {
                 let loaded = load(&file)?;
@@ -111,6 +133,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| pipeline::cannot_start(&error).into())
+}
+
+/// Asks; an end of input is a no.
+fn agreed() -> bool {
+    let mut out = std::io::stdout().lock();
+    let asked = write!(out, "go on? [yes/no] ").and_then(|()| out.flush());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    asked.is_ok() && read.is_ok() && answer.trim().eq_ignore_ascii_case("yes")
 }
 
 /// `waltide setup`: prints what somebody with more rights can run.

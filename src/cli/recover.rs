@@ -1,9 +1,7 @@
 //! `waltide recover`: says what is lost, asks, and does it.
 
-use std::io::{BufRead as _, Write as _};
-
 use super::args::Recover;
-use super::{Failure, chosen, runtime, say};
+use super::{Failure, agreed, chosen, runtime, say};
 use crate::config::Config;
 use crate::fault::{Code, Fault};
 use crate::pipeline::{self, Way};
@@ -27,13 +25,4 @@ pub(super) fn recover(config: Config, asked: &Recover) -> Result<(), Failure> {
         say(&format!("done: start the daemon, and pipeline {} goes on\n", settings.name))?;
     }
     Ok(())
-}
-
-/// Asks; an end of input is a no.
-fn agreed() -> bool {
-    let mut out = std::io::stdout().lock();
-    let asked = write!(out, "go on? [yes/no] ").and_then(|()| out.flush());
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    asked.is_ok() && read.is_ok() && answer.trim().eq_ignore_ascii_case("yes")
 }

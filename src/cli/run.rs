@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::Failure;
+use super::{Failure, terminal};
 use crate::config::Loaded;
 use crate::config::settled::{Log, LogFormat, LogLevel};
 use crate::fault::Fault;
@@ -123,7 +123,7 @@ fn start_logging(log: Log) {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = terminal && terminal::wants_colour();
     // Other crates' own chatter below a warning helps nobody who runs the daemon.
     let filter = tracing_subscriber::filter::Targets::new()
         .with_default(level.min(LevelFilter::WARN))

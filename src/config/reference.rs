@@ -60,8 +60,9 @@ comes out empty, counts as not given. Relative paths are taken from the working 
 
 ## Secrets
 
-Passwords are best kept in files: `password_file` and `token_file` are read when they are needed, so they can change
-while the daemon runs. Passwords, tokens, secret properties, the passwords in URLs and all that comes from `${file:...}` are
+Passwords are best kept in files, or printed by a command: `password_file`, `token_file` and `password_command` are read
+or run for each new connection, so passwords and tokens can change while the daemon runs. Certificates and keys named by path
+are read again with each new connection as well. Passwords, tokens, secret properties, the passwords in URLs and all that comes from `${file:...}` are
 masked wherever the configuration is printed, errors included.
 
 ## Anchors

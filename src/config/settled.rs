@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::secret::{Credential, Secret};
 use super::tables::{TableName, TablePattern};
 use super::topic::TopicTemplate;
-pub use super::typed::{Envelope, LargeRows, LogFormat, LogLevel, Profile};
+pub use super::typed::{
+    Envelope, LargeRows, LogFormat, LogLevel, OnIncompatible, Profile, Subjects,
+};
 use super::url::DatabaseUrl;
 
 /// The whole configuration.
@@ -35,6 +37,8 @@ pub struct Pipeline {
     pub registry: Registry,
     /// How rows become Avro.
     pub profile: Profile,
+    /// What topics and schemas of tables are named after: the pipeline, or Debezium's prefix.
+    pub prefix: String,
     /// How a change becomes a record.
     pub envelope: Envelope,
     /// Whether a delete is followed by a tombstone.
@@ -47,6 +51,8 @@ pub struct Pipeline {
     pub messages: bool,
     /// How often a heartbeat says how far it is.
     pub heartbeat: Option<Duration>,
+    /// After how long without Kafka the slot is given up to a standby.
+    pub standby_yield: Option<Duration>,
     /// What a consumer may rely on after a failure.
     pub delivery: Delivery,
     /// What happens to the rows that were there before the pipeline.
@@ -77,7 +83,7 @@ impl Pipeline {
     /// The topic of begins and ends of transactions.
     #[must_use]
     pub fn transaction_topic(&self) -> String {
-        format!("{}.transaction", self.name)
+        format!("{}.transaction", self.prefix)
     }
 
     /// The topic of heartbeats.
@@ -85,14 +91,14 @@ impl Pipeline {
     pub fn heartbeat_topic(&self) -> String {
         match self.profile {
             Profile::Waltide => format!("{}.waltide.heartbeat", self.name),
-            Profile::Debezium => format!("__debezium-heartbeat.{}", self.name),
+            Profile::Debezium => format!("__debezium-heartbeat.{}", self.prefix),
         }
     }
 
     /// The topic of messages that applications write into the log.
     #[must_use]
     pub fn message_topic(&self) -> String {
-        format!("{}.message", self.name)
+        format!("{}.message", self.prefix)
     }
 
     /// The topics beside those of tables whose records are acknowledged before the source is told,
@@ -130,7 +136,7 @@ impl Pipeline {
     #[must_use]
     pub fn topic_of(&self, table: &TableName) -> String {
         let own = self.table_options.get(table).and_then(|options| options.topic.as_ref());
-        own.unwrap_or(&self.kafka.topic).render(&self.name, &table.schema, &table.table)
+        own.unwrap_or(&self.kafka.topic).render(&self.prefix, &table.schema, &table.table)
     }
 
     /// The topic that remembers how far it is.
@@ -159,6 +165,8 @@ pub struct Source {
     pub exclude: Vec<TablePattern>,
     /// The replication slot.
     pub slot: String,
+    /// Whether standbys keep a copy of the slot.
+    pub failover: bool,
     /// The publication.
     pub publication: String,
     /// Whether values travel in binary.
@@ -190,15 +198,47 @@ pub struct Kafka {
     pub topic_config: BTreeMap<String, Secret>,
     /// Properties for librdkafka; none of them touches the delivery guarantee.
     pub properties: BTreeMap<String, Secret>,
+    /// Who we are, where that changes while the daemon runs.
+    pub login: KafkaLogin,
+}
+
+/// Who we are to the brokers, beside what the properties say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KafkaLogin {
+    /// As the properties say.
+    #[default]
+    AsConfigured,
+    /// With this password.
+    Password(Credential),
+    /// As the bearer of this token.
+    Token(Credential),
 }
 
 /// The schema registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
-    /// Its address, without login and without a slash at its end.
-    pub url: String,
+    /// Its addresses, without login and without a slash at their ends.
+    pub urls: Vec<String>,
     /// Who we are.
     pub login: RegistryLogin,
+    /// Authorities to trust, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// What subjects are named after.
+    pub subjects: Subjects,
+    /// What happens to a schema that breaks its subject's rule.
+    pub on_incompatible: OnIncompatible,
+    /// Whether its ids must be those that the checkpoint remembers.
+    pub verify_ids: bool,
+}
+
+impl Registry {
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.urls.join(", ")
+    }
 }
 
 /// Who we are to the registry.
@@ -215,6 +255,17 @@ pub enum RegistryLogin {
     },
     /// The bearer of a token.
     Bearer(Credential),
+    /// The bearer of a token that another server gives.
+    Client {
+        /// Where tokens are given.
+        token_url: String,
+        /// Who we are to it.
+        id: String,
+        /// What proves it.
+        secret: Credential,
+        /// What the token shall be good for.
+        scope: Option<String>,
+    },
 }
 
 /// What a consumer may rely on after a failure.

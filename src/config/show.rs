@@ -97,6 +97,7 @@ impl Lines {
         self.kafka(&typed.kafka.value().cloned().unwrap_or_default(), settled);
         self.registry(&typed.registry.value().cloned().unwrap_or_default(), settled);
         self.leaf("profile", settled.profile.as_str(), &typed.profile);
+        self.given("prefix", typed.prefix.value().map(String::as_str), &typed.prefix);
         self.leaf("envelope", settled.envelope.as_str(), &typed.envelope);
         self.leaf("tombstones", flag(settled.tombstones), &typed.tombstones);
         self.leaf("truncates", flag(settled.truncates), &typed.truncates);
@@ -104,6 +105,8 @@ impl Lines {
         self.leaf("messages", flag(settled.messages), &typed.messages);
         let seconds = settled.heartbeat.map_or(0, |every| every.as_secs()).to_string();
         self.leaf("heartbeat_seconds", &seconds, &typed.heartbeat_seconds);
+        let seconds = settled.standby_yield.map_or(0, |after| after.as_secs()).to_string();
+        self.leaf("standby_yield_seconds", &seconds, &typed.standby_yield_seconds);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.snapshot(&typed.snapshot, settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
@@ -126,6 +129,9 @@ impl Lines {
             Some(Credential::File(path)) => {
                 self.leaf("password_file", &path.to_string_lossy(), &typed.password_file);
             }
+            Some(Credential::Command(_)) => {
+                self.list("password_command", &typed.password_command, Clone::clone);
+            }
             Some(Credential::Inline(_)) => {
                 self.comment("the password is that of the environment variable PGPASSWORD");
             }
@@ -134,6 +140,7 @@ impl Lines {
         self.list("tables", &typed.tables, Clone::clone);
         self.list("exclude", &typed.exclude, Clone::clone);
         self.leaf("slot", &settled.slot, &typed.slot);
+        self.leaf("failover", flag(settled.failover), &typed.failover);
         self.leaf("publication", &settled.publication, &typed.publication);
         self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();
@@ -150,6 +157,9 @@ impl Lines {
         self.given("replication_factor", replicas.as_deref(), &typed.replication_factor);
         self.verbatims("topic_config", &typed.topic_config, librdkafka::topic_config_may_be_shown);
         self.verbatims("properties", &typed.properties, librdkafka::may_be_shown);
+        self.path("password_file", &typed.password_file);
+        self.path("token_file", &typed.token_file);
+        self.list("token_command", &typed.token_command, Clone::clone);
         self.close();
     }
 
@@ -164,6 +174,11 @@ impl Lines {
         self.leaf("parallelism", &options.parallelism.to_string(), &keys.parallelism);
         self.leaf("max_rate", &options.max_rate.unwrap_or(0).to_string(), &keys.max_rate);
         self.close();
+    }
+
+    fn path(&mut self, name: &str, typed: &Key<std::path::PathBuf>) {
+        let path = typed.value().map(|path| path.to_string_lossy().into_owned());
+        self.given(name, path.as_deref(), typed);
     }
 
     fn verbatims(
@@ -192,20 +207,38 @@ impl Lines {
     fn registry(&mut self, typed: &typed::Registry, settled: &Pipeline) {
         let registry = &settled.registry;
         self.group("registry");
-        match (&registry.login, typed.username.given()) {
-            (RegistryLogin::Basic { username, .. }, None) => {
-                let address = registry.url.replacen("://", &format!("://{username}:{MASK}@"), 1);
-                self.leaf("url", &address, &typed.url);
-            }
-            _ => self.leaf("url", &registry.url, &typed.url),
+        let mut address = registry.urls.join(",");
+        if let (RegistryLogin::Basic { username, .. }, None) =
+            (&registry.login, typed.username.given())
+        {
+            address = address.replacen("://", &format!("://{username}:{MASK}@"), 1);
         }
+        self.leaf("url", &address, &typed.url);
         self.given("username", typed.username.value().map(String::as_str), &typed.username);
         self.secret("password", &typed.password);
-        let path = |key: &Key<std::path::PathBuf>| {
-            key.value().map(|path| path.to_string_lossy().into_owned())
-        };
-        self.given("password_file", path(&typed.password_file).as_deref(), &typed.password_file);
-        self.given("token_file", path(&typed.token_file).as_deref(), &typed.token_file);
+        self.path("password_file", &typed.password_file);
+        self.path("token_file", &typed.token_file);
+        if let Some(given) = typed.oauth.given() {
+            self.group("oauth");
+            let oauth = &given.value;
+            let texts = [
+                ("token_url", &oauth.token_url),
+                ("client_id", &oauth.client_id),
+                ("scope", &oauth.scope),
+            ];
+            for (name, key) in texts {
+                self.given(name, key.value().map(String::as_str), key);
+            }
+            self.secret("client_secret", &oauth.client_secret);
+            self.path("client_secret_file", &oauth.client_secret_file);
+            self.close();
+        }
+        self.path("ca_file", &typed.ca_file);
+        self.path("certificate_file", &typed.certificate_file);
+        self.path("key_file", &typed.key_file);
+        self.leaf("subjects", registry.subjects.as_str(), &typed.subjects);
+        self.leaf("on_incompatible", registry.on_incompatible.as_str(), &typed.on_incompatible);
+        self.leaf("verify_ids", flag(registry.verify_ids), &typed.verify_ids);
         self.close();
     }
 

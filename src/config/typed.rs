@@ -45,6 +45,10 @@ group! {
         registry: Registry = Required,
         /// How rows become Avro.
         profile: Profile = Is("waltide"),
+        /// In the debezium profile, what Debezium calls `topic.prefix`: it stands in the names of
+        /// topics and schemas where otherwise the pipeline's name does. Letters, digits, dots, `_`
+        /// and `-`.
+        prefix: String = Derived("the pipeline's name"),
         /// How a change becomes a record.
         envelope: Envelope = Is("full"),
         /// Whether a delete is followed by a tombstone, a record with its key and without a value,
@@ -65,6 +69,9 @@ group! {
         /// `__debezium-heartbeat.{pipeline}`) says that the pipeline lives and how far it is, in
         /// seconds; 0 for never.
         heartbeat_seconds: Count<0, 86_400> = Is("0"),
+        /// After how long without Kafka a daemon that holds the slot gives it up to a standby, in
+        /// seconds; 0 for never. It stays away from it for ten seconds then.
+        standby_yield_seconds: Count<0, 86_400> = Is("0"),
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.
@@ -95,6 +102,12 @@ group! {
         /// password can be changed while the daemon runs. Without it, the password is the URL's,
         /// or that in the environment variable `PGPASSWORD`.
         password_file: PathBuf = Optional,
+        /// A command that prints the password, as a list of the program and its arguments:
+        /// `[aws, rds, generate-db-auth-token, ...]`. It is run for each new connection, without a
+        /// shell, for five seconds at most, so short-lived passwords are no trouble. Keep secrets
+        /// out of its arguments, which anybody on the machine can see; what it prints is shown
+        /// nowhere.
+        password_command: Texts = Optional,
         /// The tables to capture, as patterns of `schema.table` in which `*` stands for any
         /// characters. They are compared as written: `public.Orders` is not `public.orders`. A
         /// name with a dot or star in it goes in double quotes: `public."a.b"`.
@@ -103,6 +116,12 @@ group! {
         exclude: Texts = Optional,
         /// The replication slot: lower-case letters, digits and `_`, up to 63 characters.
         slot: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
+        /// Whether standbys keep a copy of the slot (PostgreSQL 17 and later), so that a pipeline goes
+        /// on after one of them is promoted. They need `sync_replication_slots = on`,
+        /// `hot_standby_feedback = on`, `primary_slot_name`, and a database in `primary_conninfo`; name
+        /// their physical slots in the primary's `synchronized_standby_slots`, or consumers may see
+        /// changes that the promoted server never had.
+        failover: bool = Is("false"),
         /// The publication. One that exists is used as it is.
         publication: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
         /// Whether values travel in Postgres' binary format. It is cheaper, and the only one that
@@ -129,6 +148,17 @@ group! {
         /// Properties for librdkafka, with its names: `security.protocol: sasl_ssl`. Those that
         /// keep the delivery guarantee are refused here.
         properties: Map<ByProperty, Verbatim> = Optional,
+        /// A file that holds the password of `sasl.username`, instead of `sasl.password` under
+        /// `properties`. It is read for each new client, and a client that is refused is made anew,
+        /// so the password can be changed while the daemon runs.
+        password_file: PathBuf = Optional,
+        /// A file that holds a token, for `sasl.mechanism: OAUTHBEARER`. It is read again before the
+        /// token expires, as its `exp` says, or every few minutes where it says nothing. The topics
+        /// of a pipeline that logs in with a token must be there: it cannot make them.
+        token_file: PathBuf = Optional,
+        /// A command that prints such a token, as a list of the program and its arguments, run as
+        /// `source.password_command` is.
+        token_command: Texts = Optional,
     }
 }
 
@@ -136,7 +166,8 @@ group! {
     /// The schema registry.
     Registry {
         /// Its address, as `http://` or `https://`. Any registry with Confluent's API will do;
-        /// with Apicurio it ends in `/apis/ccompat/v7`.
+        /// with Apicurio it ends in `/apis/ccompat/v7`. Several addresses of one registry are
+        /// separated by commas; where one does not answer the next one is asked.
         url: Url = Required,
         /// A user, for basic authentication.
         username: String = Optional,
@@ -146,6 +177,39 @@ group! {
         password_file: PathBuf = Optional,
         /// A file that holds a bearer token, instead of a user.
         token_file: PathBuf = Optional,
+        /// Another server that gives tokens, instead of a user (OAuth 2, client credentials).
+        oauth: OAuth = Optional,
+        /// A file with the certificates of the authorities to trust, in PEM, instead of the
+        /// system's.
+        ca_file: PathBuf = Optional,
+        /// Files with our certificate and its key, in PEM, for a registry that asks for one.
+        certificate_file: PathBuf = Optional,
+        /// The key of `certificate_file`.
+        key_file: PathBuf = Optional,
+        /// What a schema's subject is named after.
+        subjects: Subjects = Is("topic"),
+        /// What happens when the registry says that a changed schema breaks the subject's rule.
+        on_incompatible: OnIncompatible = Is("halt"),
+        /// Whether the registry must give schemas the ids that the checkpoint remembers. One that was
+        /// restored, or another one, may give other ids, and records that are published already would
+        /// be read with the wrong schema; `false` goes on with the new ids.
+        verify_ids: bool = Is("true"),
+    }
+}
+
+group! {
+    /// A server that gives tokens for the registry.
+    OAuth {
+        /// Where tokens are asked for.
+        token_url: String = Required,
+        /// Who we are to it.
+        client_id: String = Required,
+        /// What proves it. `client_secret_file` keeps it out of the configuration.
+        client_secret: Secret = Optional,
+        /// A file that holds it.
+        client_secret_file: PathBuf = Optional,
+        /// What the token shall be good for, where the server wants to know.
+        scope: String = Optional,
     }
 }
 
@@ -199,6 +263,30 @@ choice! {
         Full = "full",
         /// The row, with the rest in headers; a delete is a tombstone.
         Flat = "flat",
+    }
+}
+
+choice! {
+    /// What a schema's subject is named after.
+    pub Subjects {
+        /// The topic, with `-key` or `-value` behind it.
+        Topic = "topic",
+        /// The record's full name.
+        Record = "record",
+        /// The topic and the record's full name, with `-` in between.
+        TopicRecord = "topic_record",
+    }
+}
+
+choice! {
+    /// What happens when the registry says that a changed schema breaks the subject's rule.
+    pub OnIncompatible {
+        /// The pipeline stops before the first row of that schema, and says what changed.
+        Halt = "halt",
+        /// The table goes on in a new topic, with `.v2`, `.v3` and so on behind the name.
+        Fork = "fork",
+        /// The subject's rule is lifted for this schema, and put back.
+        Force = "force",
     }
 }
 

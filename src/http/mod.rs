@@ -1,6 +1,7 @@
 //! What the daemon says about itself over HTTP: probes and metrics.
 
 mod metrics;
+mod process;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,10 +62,7 @@ async fn index(Shared(board): Shared<Board>) -> String {
 
 /// Ready means that changes flow, or would: every pipeline streams, or stands by for another daemon.
 async fn readyz(Shared(board): Shared<Board>) -> Response {
-    let ready = board
-        .pipelines
-        .iter()
-        .all(|pipeline| matches!(pipeline.state(), State::Streaming | State::Standby));
+    let ready = board.pipelines.iter().all(|pipeline| pipeline.state().is_ready());
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let pipelines: Vec<Value> = board.pipelines.iter().map(|pipeline| brief(pipeline)).collect();
     (code, Json(json!({ "ready": ready, "pipelines": pipelines }))).into_response()

@@ -24,7 +24,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 use tokio::sync::oneshot;
 
-use super::{Admin, Error, Settings, TopicOptions};
+use super::{Admin, Error, Login, Settings, TopicOptions};
 use reader::Reader;
 pub use writer::CheckpointWriter;
 
@@ -135,11 +135,15 @@ impl CheckpointTopic {
 
     /// `None` where we may not ask.
     async fn cleanup_policy(&self) -> Result<Option<String>, Error> {
+        if let Login::Token(_) = self.settings.login {
+            self.warn_of_policy();
+            return Ok(None);
+        }
         let brokers = &self.settings.bootstrap_servers;
         let failed =
             |error| Error::of_call(&error, brokers, "", "describe the settings of a topic");
         let client: AdminClient<DefaultClientContext> =
-            self.settings.client().create().map_err(failed)?;
+            self.settings.client()?.create().map_err(failed)?;
         let wait = AdminOptions::new().request_timeout(Some(Timeout::After(ANSWER)));
         let answers = client.describe_configs(&[ResourceSpecifier::Topic(&self.name)], &wait).await;
         // Its end waits for a thread of its own.
@@ -154,10 +158,7 @@ impl CheckpointTopic {
                 Err(
                     RDKafkaErrorCode::TopicAuthorizationFailed
                     | RDKafkaErrorCode::ClusterAuthorizationFailed,
-                ) => tracing::warn!(
-                    topic = self.name,
-                    "kafka does not let us see the checkpoint topic's settings: make sure that its cleanup.policy is compact"
-                ),
+                ) => self.warn_of_policy(),
                 Err(code) => {
                     return Err(Error::Topic {
                         topic: self.name.clone(),
@@ -167,5 +168,12 @@ impl CheckpointTopic {
             }
         }
         Ok(None)
+    }
+
+    fn warn_of_policy(&self) {
+        tracing::warn!(
+            topic = self.name,
+            "kafka does not let us see the checkpoint topic's settings: make sure that its cleanup.policy is compact"
+        );
     }
 }

@@ -1,14 +1,19 @@
 //! One way to reach Kafka for the producer and for administration, and what it says meanwhile.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
+
+use super::Error;
+use super::login::{Badge, Login};
 
 /// How long what librdkafka said counts as the present state of the connection.
 const COMPLAINT_LASTS: Duration = Duration::from_secs(15);
@@ -17,16 +22,18 @@ const COMPLAINT_LASTS: Duration = Duration::from_secs(15);
 const MAX_COMPLAINTS: usize = 4;
 
 /// How Kafka is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// `host:port`, comma-separated.
     pub bootstrap_servers: String,
     /// Properties of librdkafka that configuration has let through.
     pub properties: BTreeMap<String, String>,
+    /// Who we are, where that changes while the daemon runs.
+    pub login: Login,
 }
 
 impl Settings {
-    pub(super) fn client(&self) -> ClientConfig {
+    pub(super) fn client(&self) -> Result<ClientConfig, Error> {
         let mut config = ClientConfig::new();
         config.set("client.id", "waltide");
         // A broker that went away is asked again soon: the default of 10 s is the longest part of
@@ -36,12 +43,18 @@ impl Settings {
         for (key, value) in &self.properties {
             config.set(key, value);
         }
+        self.login.configure(&mut config).map_err(|reason| Error::Settings { reason })?;
         config.set("bootstrap.servers", &self.bootstrap_servers);
         // Else asking for a topic that is not there is enough for a broker to make it with its own
         // defaults: before we do, or when it was deleted behind our back.
         config.set("allow.auto.create.topics", "false");
         config.set_log_level(RDKafkaLogLevel::Warning);
-        config
+        Ok(config)
+    }
+
+    /// The context of a client that only asks.
+    pub(super) fn listening(&self) -> Listening {
+        Listening(Complaints::default(), Badge::new(&self.login))
     }
 }
 
@@ -103,10 +116,16 @@ fn without_changing_parts(text: &str) -> &str {
 }
 
 /// The context of clients that only ask: they keep complaints for the message of a failure.
-#[derive(Debug, Default)]
-pub(super) struct Listening(pub(super) Complaints);
+#[derive(Debug)]
+pub(super) struct Listening(pub(super) Complaints, pub(super) Badge);
 
 impl ClientContext for Listening {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
+        self.1.show()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.logged(level, facility, text);
     }

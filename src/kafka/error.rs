@@ -102,15 +102,22 @@ impl Error {
                 Self::Authentication { brokers, reason }
             }
             Some(RDKafkaErrorCode::SSL) => Self::Tls { brokers, reason },
-            // A broker that hangs up at once may want TLS, says librdkafka; it may as well be a
-            // proxy whose broker is away.
-            _ if said.contains("SSL handshake") || said.contains("certificate") => {
-                Self::Tls { brokers, reason }
-            }
-            _ if said.contains("SASL") || said.contains("uthentication") => {
-                Self::Authentication { brokers, reason }
-            }
-            _ => Self::Unreachable { brokers, reason },
+            _ if said.is_empty() => Self::Unreachable { brokers, reason },
+            _ => Self::of_words(&brokers, said),
+        }
+    }
+
+    /// What stands between us and the brokers, told apart by librdkafka's words.
+    pub(crate) fn of_words(brokers: &str, said: &str) -> Self {
+        let (brokers, reason) = (brokers.to_owned(), said.to_owned());
+        // A broker that hangs up at once may want TLS, says librdkafka; it may as well be a
+        // proxy whose broker is away.
+        if said.contains("SSL handshake") || said.contains("certificate") {
+            Self::Tls { brokers, reason }
+        } else if said.contains("SASL") || said.contains("uthentication") {
+            Self::Authentication { brokers, reason }
+        } else {
+            Self::Unreachable { brokers, reason }
         }
     }
 

@@ -1,19 +1,23 @@
 //! Avro bytes become Kafka records; delivery reports come back.
 
 mod checkpoint;
+mod cluster;
 mod connection;
 mod error;
 mod gear;
 mod headers;
+mod login;
 mod offsets;
 mod polled;
 mod producer;
 mod topics;
 
 pub use checkpoint::{CheckpointTopic, CheckpointWriter};
+pub use cluster::{ClusterFacts, Config, TopicFacts};
 pub use connection::Settings;
 pub use error::Error;
 pub use headers::Headers;
+pub use login::{Login, Tokens};
 pub use offsets::end_offsets;
 pub use producer::{Ends, Failure, Lane, Producer, Record, Refusal};
 pub use topics::{Admin, TopicOptions};

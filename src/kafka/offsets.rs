@@ -1,7 +1,7 @@
 //! Where topics end, asked of the brokers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -33,10 +33,14 @@ fn ask(
 ) -> Result<BTreeMap<String, Vec<i64>>, Error> {
     let brokers = &settings.bootstrap_servers;
     let failed = |error| Error::of_call(&error, brokers, "", "describe topics and read their ends");
-    let mut config = settings.client();
+    let mut config = settings.client()?;
     config.set("group.id", "waltide").set("enable.auto.commit", "false");
     let client: BaseConsumer<Listening> =
-        config.create_with_context(Listening::default()).map_err(failed)?;
+        config.create_with_context(settings.listening()).map_err(failed)?;
+    client
+        .context()
+        .1
+        .settle(Instant::now() + within, || drop(client.poll(Duration::from_millis(1))));
     let metadata = client.fetch_metadata(None, within).map_err(failed)?;
     let mut list = TopicPartitionList::new();
     let mut ends = BTreeMap::new();

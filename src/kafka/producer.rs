@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
@@ -20,6 +21,7 @@ use waltide_core::watermark::Ticket;
 
 use super::connection::Complaints;
 use super::gear::{Gear, Gearbox};
+use super::login::Badge;
 use super::polled::Polled;
 use super::{Error, Headers, Settings};
 
@@ -157,9 +159,18 @@ impl Reports {
 
 /// What a client calls back.
 #[derive(Clone, Debug, Default)]
-struct Reporter(Arc<Reports>);
+struct Reporter(Arc<Reports>, Arc<Badge>);
 
 impl ClientContext for Reporter {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.1.show()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.complaints.logged(level, facility, text);
     }
@@ -222,7 +233,8 @@ impl Producer {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let reports: Arc<Reports> = Arc::default();
         let client = |linger_ms: &str| {
-            Polled::new(&producer_config(settings, linger_ms), Reporter(Arc::clone(&reports)))
+            let reporter = Reporter(Arc::clone(&reports), Arc::new(Badge::new(&settings.login)));
+            Polled::new(&producer_config(settings, linger_ms)?, reporter)
                 .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
         };
         let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);
@@ -332,8 +344,8 @@ impl Producer {
     }
 }
 
-fn producer_config(settings: &Settings, linger_ms: &str) -> ClientConfig {
-    let mut config = settings.client();
+fn producer_config(settings: &Settings, linger_ms: &str) -> Result<ClientConfig, Error> {
+    let mut config = settings.client()?;
     let defaults = [
         ("linger.ms", linger_ms.to_owned()),
         ("queue.buffering.max.kbytes", QUEUE_KIB.to_string()),
@@ -356,5 +368,5 @@ fn producer_config(settings: &Settings, linger_ms: &str) -> ClientConfig {
         // An outage is waited out: a record that timed out would poison the idempotent
         // producer and force a replay.
         .set("message.timeout.ms", "0");
-    config
+    Ok(config)
 }

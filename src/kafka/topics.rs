@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataBroker, MetadataPartition};
 use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
+use super::login::Login;
 use super::polled::Polled;
-use super::{Error, Settings};
+use super::{Error, Settings, TopicFacts};
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -45,6 +47,14 @@ impl fmt::Display for TopicOptions {
     }
 }
 
+/// A cluster at a glance.
+pub(super) struct Overview {
+    pub(super) brokers: usize,
+    /// One of them.
+    pub(super) broker: Option<i32>,
+    pub(super) topics: Vec<(String, TopicFacts)>,
+}
+
 /// Asks Kafka about itself and makes topics.
 ///
 /// It asks with a producer that never sends: librdkafka's administrative client, as it is wrapped,
@@ -68,7 +78,7 @@ impl Admin {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let client = Polled::new(&settings.client(), Listening::default())
+        let client = Polled::new(&settings.client()?, settings.listening())
             .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
         Ok(Self { client: Arc::new(client), settings: settings.clone() })
     }
@@ -86,7 +96,7 @@ impl Admin {
             tokio::task::spawn_blocking(move || {
                 let metadata = client.client().fetch_metadata(name.as_deref(), ANSWER)?;
                 let found = metadata.topics().iter().find(|of| Some(of.name()) == name.as_deref());
-                Ok::<_, rdkafka::error::KafkaError>(found.map(|topic| {
+                Ok::<_, KafkaError>(found.map(|topic| {
                     (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())
                 }))
             })
@@ -103,6 +113,19 @@ impl Admin {
         }
     }
 
+    /// What would make a topic asks for no token: nobody reads its queue, as is said above.
+    pub(super) fn refuse_with_tokens(
+        &self,
+        topic: &str,
+        options: &TopicOptions,
+    ) -> Result<(), Error> {
+        let Login::Token(_) = self.settings.login else { return Ok(()) };
+        let reason = format!(
+            "it is not there, and with OAUTHBEARER topics are not made by the daemon: one with {options}"
+        );
+        Err(Error::Topic { topic: topic.to_owned(), reason })
+    }
+
     /// Makes a topic unless it is there, and says how many partitions it has.
     ///
     /// # Errors
@@ -111,6 +134,7 @@ impl Admin {
         if let Some(count) = self.partitions(Some(topic)).await? {
             return Ok(count);
         }
+        self.refuse_with_tokens(topic, options)?;
         let replication = TopicReplication::Fixed(options.replication_factor.unwrap_or(-1));
         let mut new = NewTopic::new(topic, options.partitions.unwrap_or(-1), replication);
         for (key, value) in &options.config {
@@ -121,7 +145,7 @@ impl Admin {
             .operation_timeout(Some(Timeout::After(ANSWER)));
         let failed = |error| Error::of_call(&error, self.brokers(), &self.said(), "create topics");
         let maker: AdminClient<DefaultClientContext> =
-            self.settings.client().create().map_err(failed)?;
+            self.settings.client()?.create().map_err(failed)?;
         let answers = maker.create_topics([&new], &wait).await;
         // Its end waits for a thread of its own.
         tokio::task::spawn_blocking(move || drop(maker));
@@ -152,7 +176,12 @@ impl Admin {
         }
     }
 
-    fn of_creation(&self, topic: &str, code: RDKafkaErrorCode, options: &TopicOptions) -> Error {
+    pub(super) fn of_creation(
+        &self,
+        topic: &str,
+        code: RDKafkaErrorCode,
+        options: &TopicOptions,
+    ) -> Error {
         match self.of_topic(topic, code) {
             Error::Topic { topic, reason } => {
                 Error::Topic { topic, reason: format!("{reason}, for a new topic with {options}") }
@@ -177,6 +206,39 @@ impl Admin {
 
     fn unreachable(&self, reason: &str) -> Error {
         Error::Unreachable { brokers: self.brokers().to_owned(), reason: reason.to_owned() }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// All topics and brokers, without their settings.
+    pub(super) async fn metadata(&self) -> Result<Overview, Error> {
+        let client = Arc::clone(&self.client);
+        // librdkafka's metadata call blocks its thread.
+        let answer = tokio::task::spawn_blocking(move || {
+            let metadata = client.client().fetch_metadata(None, ANSWER)?;
+            let topics = metadata.topics().iter().map(|topic| {
+                let fewest = |count: fn(&MetadataPartition) -> usize| {
+                    topic.partitions().iter().map(count).min().unwrap_or(0)
+                };
+                let facts = TopicFacts {
+                    partitions: topic.partitions().len(),
+                    replicas: fewest(|partition| partition.replicas().len()),
+                    in_sync: fewest(|partition| partition.isr().len()),
+                    ..TopicFacts::default()
+                };
+                (topic.name().to_owned(), facts)
+            });
+            let brokers = metadata.brokers();
+            let broker = brokers.first().map(MetadataBroker::id);
+            let topics = topics.collect();
+            Ok::<_, KafkaError>(Overview { brokers: brokers.len(), broker, topics })
+        });
+        let answer = answer.await.map_err(|error| self.unreachable(&error.to_string()))?;
+        answer.map_err(|error| {
+            Error::of_call(&error, self.brokers(), &self.said(), "describe topics")
+        })
     }
 
     fn brokers(&self) -> &str {

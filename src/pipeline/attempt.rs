@@ -4,6 +4,7 @@
 //! nothing is written to Kafka or the registry before the server has given it to us; from then on
 //! it hears from us, whatever else takes its time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use waltide_core::checkpoint::RegisteredSchema;
 use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
 
@@ -21,7 +23,7 @@ use super::positions::Positions;
 use super::reach::{kafka_settings, params, registry_settings};
 use super::recovery::{self, Recovered};
 use super::routes::Compiler;
-use super::sink::{Servers, Sink};
+use super::sink::{Servers, Sink, Strictness};
 use super::snapshot::{self, Snapshots};
 use super::source;
 use super::standing::Standing;
@@ -29,11 +31,12 @@ use super::stream::{Ended, Engine};
 use super::told::Told;
 use super::topics::Topics;
 use super::watching::watch_source;
+use super::yielding::Yielding;
 use crate::config;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
 use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
-use crate::registry::Client;
+use crate::registry::{Client, SchemaId};
 use crate::status::{Pipeline, State};
 
 /// How long the last checkpoint may take, once everything is delivered or nothing more will be.
@@ -41,6 +44,10 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(3);
 
 /// How long the end of a connection may take after that.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many ids are looked for at the start: enough to notice what is missing, and few beside the
+/// time that a start takes. Each is looked for again when its table's first row comes.
+const VERIFIED_AT_START: usize = 16;
 
 /// How an attempt ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +65,14 @@ pub(super) struct Attempt {
     control: Handle,
     /// Ids stay known while the registry is away.
     registry: Option<Client>,
+    /// The registry was seen to have the ids of the checkpoint.
+    verified: bool,
     /// The last stream ended with a failure: the next one may meet it again.
     troubled: bool,
     /// The last attempt came to a stream that got over the failure before it.
     well: bool,
+    /// The last stream ended to let a standby have the slot.
+    yielded: bool,
     fail_fast: bool,
 }
 
@@ -73,7 +84,14 @@ impl Attempt {
         fail_fast: bool,
     ) -> Self {
         let registry = None;
-        Self { settings, status, control, registry, troubled: false, well: false, fail_fast }
+        let (troubled, well, yielded) = (false, false, false);
+        let verified = false;
+        Self { settings, status, control, registry, verified, troubled, well, yielded, fail_fast }
+    }
+
+    /// Whether the slot was given up to a standby just now.
+    pub(super) const fn has_yielded(&self) -> bool {
+        self.yielded
     }
 
     /// Whether the last attempt was of use: a failure after it is the first in a row.
@@ -83,7 +101,7 @@ impl Attempt {
 
     /// Connects and streams until something ends it.
     pub(super) async fn run(&mut self, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Fault> {
-        self.well = false;
+        (self.well, self.yielded) = (false, false);
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
             biased;
@@ -112,6 +130,8 @@ impl Attempt {
         let recovered =
             recovery::recover(&self.settings, &kafka, &held.facts, &published, held.holding)
                 .await?;
+        let recorded = self.recorded_schemas(&recovered);
+        self.verify_ids(&recorded).await?;
         let Some(registry) = self.registry.take() else { return Ok(None) };
         let desk = Arc::new(Desk::new(recovered.resume));
         let xid = match recovered.book {
@@ -121,7 +141,18 @@ impl Attempt {
         let settings = self.settings.clone();
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let (topics, ends) = (Topics::new(), producer.ends());
-        let compiler = Compiler { settings, catalog, admin, registry, topics, ends, desk };
+        let partitions = HashMap::new();
+        let compiler = Compiler {
+            settings,
+            catalog,
+            admin,
+            registry,
+            topics,
+            partitions,
+            recorded,
+            ends,
+            desk,
+        };
         let Held { reader, told, positions, pending, .. } = held;
         Ok(Some(Ready {
             reader,
@@ -148,21 +179,49 @@ impl Attempt {
         }
         // A new one would start later than the checkpoint, and leave a gap nobody sees.
         recovery::refuse_new_slot(&self.settings, kafka).await?;
-        source::make_slot(catalog, slot).await?;
+        source::make_slot(catalog, &self.settings.source).await?;
         Ok(true)
     }
 
     /// A registry that is away stops only a start that knows no ids yet.
     async fn reach_registry(&mut self) -> Result<(), Fault> {
-        if self.registry.is_some() {
-            return Ok(());
-        }
-        let settings = registry_settings(&self.settings.registry)?;
-        let url = settings.url.clone();
+        let settings = registry_settings(&self.settings.registry);
+        let url = self.settings.registry.address();
         let wrong = |error| diagnosis::of_registry(&error, &url);
-        let client = Client::new(settings).map_err(wrong)?;
+        if let Some(client) = &mut self.registry {
+            return client.renew().map_err(wrong);
+        }
+        let client = Client::new(settings).map_err(wrong)?.counted(self.status.registry_calls());
         client.probe().await.map_err(wrong)?;
         self.registry = Some(client);
+        Ok(())
+    }
+
+    /// What the checkpoint knows of schemas, where the registry must agree.
+    fn recorded_schemas(&self, recovered: &Recovered) -> HashMap<String, RegisteredSchema> {
+        let known = recovered.keeper.last.schemas.iter().cloned();
+        let known = known.filter(|_| self.settings.registry.verify_ids);
+        known.map(|schema| (schema.subject.clone(), schema)).collect()
+    }
+
+    /// Sees at the start whether the registry has lost ids: what it lost, it lost from the end.
+    async fn verify_ids(
+        &mut self,
+        recorded: &HashMap<String, RegisteredSchema>,
+    ) -> Result<(), Fault> {
+        let Some(registry) = self.registry.as_ref().filter(|_| !self.verified) else {
+            return Ok(());
+        };
+        let mut newest: Vec<&RegisteredSchema> = recorded.values().collect();
+        newest.sort_by_key(|schema| std::cmp::Reverse(schema.id));
+        for schema in newest.into_iter().take(VERIFIED_AT_START) {
+            let url = registry.url();
+            let has = registry.has(SchemaId(schema.id)).await;
+            if !has.map_err(|error| diagnosis::of_registry(&error, url))? {
+                return Err(diagnosis::of_other_id(&schema.subject, schema.id, None, url));
+            }
+        }
+        self.verified = true;
         Ok(())
     }
 
@@ -202,12 +261,17 @@ impl Attempt {
         let standing = Standing::new(Instant::now(), self.troubled.then_some(pending));
         let intake = Intake::resume(resume);
         let status = Arc::clone(&self.status);
-        let strict = (standing, self.fail_fast);
+        let strict = Strictness {
+            standing,
+            yielding: Yielding::after(self.settings.standby_yield),
+            fail_fast: self.fail_fast,
+        };
         let mut sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
         if let Some(book) = book {
             sink.keep(book);
         }
         let mut engine = Engine::new(sink, compiler, snapshots, Arc::clone(&self.status));
+        engine.last_commit = Some(resume.lsn());
         if !self.troubled {
             self.status.enter(State::Streaming);
         }
@@ -221,6 +285,7 @@ impl Attempt {
         drop(watching);
         self.troubled = ended.is_err();
         self.well = engine.sink.is_proven();
+        self.yielded = engine.sink.has_yielded();
         if ended.is_err() {
             engine.sink.wind_up().await;
         }

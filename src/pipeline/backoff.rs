@@ -1,9 +1,8 @@
 //! How long to wait before trying again.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use crate::chance::spread;
 use crate::fault::Class;
 
 /// The first wait: short, because most outages are a restart of something close by.
@@ -36,12 +35,6 @@ impl Backoff {
         };
         plain.mul_f64(1.0 - spread() / 4.0)
     }
-}
-
-/// Evenly from zero to one. The standard library seeds its hasher from the system.
-fn spread() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

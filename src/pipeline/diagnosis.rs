@@ -6,6 +6,7 @@ use std::time::Duration;
 use waltide_core::avro::{DataError, PlanError};
 use waltide_core::checkpoint::{Stop, Unreadable};
 use waltide_core::intake::Disorder;
+use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations};
 
 use crate::fault::{Code, Fault};
@@ -17,7 +18,7 @@ const REPORT: &str = "this should not happen: report it with this message; after
                       everything unconfirmed is read again";
 
 /// The source.
-pub(super) fn of_source(error: &SourceError) -> Fault {
+pub(crate) fn of_source(error: &SourceError) -> Fault {
     use SourceError as E;
     let (code, mend) = match error {
         E::Dns { .. } => (
@@ -47,9 +48,13 @@ pub(super) fn of_source(error: &SourceError) -> Fault {
         E::File { .. } => {
             (Code::SourceSettings, "give a file this process can read, in the form it needs")
         }
+        E::PasswordCommand { .. } => (
+            Code::PasswordCommand,
+            "run source.password_command as the daemon's user and follow what it says",
+        ),
         E::Auth { .. } => (
             Code::SourceAuthentication,
-            "check the password (password_file or PGPASSWORD) and the server's authentication method",
+            "check the password (password_file, password_command or PGPASSWORD) and the server's authentication method",
         ),
         E::NoHostMatches { .. } => (
             Code::SourceUnfit,
@@ -73,7 +78,7 @@ fn of_server(error: &SourceError, peer: &Peer, server: &ServerError) -> Fault {
     let (code, mend) = match server.sqlstate {
         SqlState::INVALID_PASSWORD => (
             Code::SourceAuthentication,
-            "check the user in source.url and the password (password_file or PGPASSWORD)",
+            "check the user in source.url and the password (password_file, password_command or PGPASSWORD)",
         ),
         SqlState::INVALID_AUTHORIZATION => {
             return Fault::new(Code::SourceAuthentication, what, login_mend(peer, server));
@@ -172,7 +177,7 @@ pub(super) const WAL_LEVEL_MEND: &str =
     "run ALTER SYSTEM SET wal_level = 'logical' on the server and restart it";
 
 /// The sink.
-pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
+pub(crate) fn of_kafka(error: &kafka::Error) -> Fault {
     use kafka::Error as E;
     match error {
         E::Unreachable { brokers, reason } => Fault::new(
@@ -183,7 +188,8 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
         E::Authentication { brokers, reason } => Fault::new(
             Code::KafkaAuthentication,
             format!("the brokers at {brokers} refuse the login: {reason}"),
-            "check sasl.mechanism, sasl.username and sasl.password under kafka.properties",
+            "check sasl.mechanism, sasl.username and sasl.password under kafka.properties, or \
+             kafka.password_file, kafka.token_file or kafka.token_command; it is read again by itself",
         ),
         E::Tls { brokers, reason } => Fault::new(
             Code::KafkaTls,
@@ -229,14 +235,14 @@ pub(super) fn of_kafka(error: &kafka::Error) -> Fault {
         E::Settings { reason } => Fault::new(
             Code::KafkaSettings,
             format!("a Kafka setting cannot be used: {reason}"),
-            "correct it under kafka.properties",
+            "correct it under kafka.properties, or make the file readable that is named",
         ),
     }
 }
 
 /// Records that wait and are not acknowledged, while the connection to the source is fine.
 pub(super) fn of_stall(brokers: &str, said: &str) -> Fault {
-    of_kafka(&kafka::Error::Unreachable { brokers: brokers.to_owned(), reason: said.to_owned() })
+    of_kafka(&kafka::Error::of_words(brokers, said))
 }
 
 /// A checkpoint that cannot be gone by.
@@ -301,7 +307,7 @@ pub(super) fn of_silence(source: &str, after: Duration) -> Fault {
 }
 
 /// The registry at an address.
-pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
+pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
     use registry::Error as E;
     match error {
         E::Unreachable { reason } => Fault::new(
@@ -312,21 +318,32 @@ pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
         E::Authentication { status } => Fault::new(
             Code::RegistryAuthentication,
             format!("the schema registry at {url} refuses the login (HTTP {status})"),
-            "check the credentials under registry",
+            "check the credentials under registry; a file is read again with each request",
+        ),
+        E::Token { url: giver, status } => Fault::new(
+            Code::RegistryAuthentication,
+            format!("{giver} gives no token for the schema registry (HTTP {status})"),
+            "check token_url, client_id and client_secret under registry.oauth",
         ),
         E::Incompatible { subject, reason } => Fault::new(
             Code::SchemaIncompatible,
             format!("the registry refuses the new schema of subject {subject}: {reason}"),
             format!(
                 "loosen the compatibility rule of that subject (PUT {{\"compatibility\": \"NONE\"}} to \
-                 {url}/config/{subject}); rows wait until then, and to undo the migration does not \
-                 help those that were written since"
+                 {url}/config/{subject}), or say with registry.on_incompatible whether the table \
+                 goes on in a new topic (fork) or all the same (force); rows wait until then, and \
+                 to undo the migration does not help those that were written since"
             ),
         ),
         E::Invalid { subject, reason } => Fault::new(
             Code::SchemaInvalid,
             format!("the registry cannot take the schema of subject {subject}: {reason}"),
             "follow its reason, or report it with the table's definition",
+        ),
+        E::Unknown { subject, reason } => Fault::new(
+            Code::RegistryForeign,
+            format!("the schema registry at {url} knows nothing of subject {subject}: {reason}"),
+            "look whether the subject was deleted; it is registered again with the next start",
         ),
         E::Foreign { reason } => Fault::new(
             Code::RegistryForeign,
@@ -346,8 +363,31 @@ pub(super) fn of_registry(error: &registry::Error, url: &str) -> Fault {
     }
 }
 
+/// A schema that is refused is so for a row, and whoever mends it wants to know which.
+pub(super) fn at_row(fault: Fault, lsn: Lsn) -> Fault {
+    match fault.code {
+        Code::SchemaIncompatible | Code::SchemaInvalid => {
+            Fault { what: format!("{}, for the row at {lsn}", fault.what), ..fault }
+        }
+        _ => fault,
+    }
+}
+
+/// Ids that records name which are published already, and that mean nothing or something else now.
+pub(crate) fn of_other_id(subject: &str, was: u32, is: Option<u32>, url: &str) -> Fault {
+    let now = is.map_or_else(|| "does not know it".to_owned(), |id| format!("gives it id {id}"));
+    Fault::new(
+        Code::RegistryRenumbered,
+        format!(
+            "a schema of subject {subject} had id {was}, and the schema registry at {url} {now}"
+        ),
+        "restore the registry or point registry.url to the one with the schemas; where nobody needs \
+         what is published already, set registry.verify_ids: false and restart the daemon",
+    )
+}
+
 /// The stream's order.
-pub(super) fn of_disorder(error: Disorder) -> Fault {
+pub(crate) fn of_disorder(error: Disorder) -> Fault {
     let code = match error {
         Disorder::Unaccounted(_) => Code::Internal,
         Disorder::NestedBegin(_)
@@ -360,7 +400,7 @@ pub(super) fn of_disorder(error: Disorder) -> Fault {
 }
 
 /// The stream's bytes.
-pub(super) fn of_bytes(error: &DecodeError) -> Fault {
+pub(crate) fn of_bytes(error: &DecodeError) -> Fault {
     Fault::new(
         Code::SourceProtocol,
         format!("the server sent bytes that are not pgoutput: {error}"),
@@ -386,7 +426,7 @@ pub(super) fn of_message(message: &Message<'_>) -> Fault {
 }
 
 /// More relations on one connection than are remembered.
-pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
+pub(crate) fn of_too_many_relations(_: TooManyRelations) -> Fault {
     Fault::new(
         Code::SourceLost,
         "the connection has described more tables than are remembered".to_owned(),
@@ -395,7 +435,7 @@ pub(super) fn of_too_many_relations(_: TooManyRelations) -> Fault {
 }
 
 /// A row of a relation the server has not described.
-pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
+pub(crate) fn of_unknown_relation(relation: RelationId) -> Fault {
     Fault::new(
         Code::SourceProtocol,
         format!("a row came for relation {} that the server has not described", relation.0),
@@ -404,7 +444,7 @@ pub(super) fn of_unknown_relation(relation: RelationId) -> Fault {
 }
 
 /// A row.
-pub(super) fn of_row(error: &DataError) -> Fault {
+pub(crate) fn of_row(error: &DataError) -> Fault {
     Fault::new(
         Code::RowUnencodable,
         error.to_string(),
@@ -423,7 +463,7 @@ pub(super) fn of_large_row(topic: &str, bytes: usize) -> Fault {
 }
 
 /// A table.
-pub(super) fn of_plan(error: &PlanError) -> Fault {
+pub(crate) fn of_plan(error: &PlanError) -> Fault {
     Fault::new(
         Code::TableUnplannable,
         format!("a table cannot be written as Avro: {error}"),

@@ -41,7 +41,7 @@ impl Engine {
             return Ok(());
         }
         let settings = &self.compiler.settings;
-        let (pipeline, profile) = (settings.name.clone(), beats.profile);
+        let (pipeline, profile) = (settings.prefix.clone(), beats.profile);
         let topic = match &mut beats.topic {
             Some(topic) => topic,
             none => {

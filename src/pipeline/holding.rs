@@ -12,6 +12,7 @@ use super::source::{ANSWER, Published, answered};
 use super::told::Told;
 use crate::config::settled::Pipeline;
 use crate::fault::Fault;
+use crate::postgres::sql::identifier;
 use crate::postgres::{Connection, Error, Mode, Params, SqlState, StreamOptions, StreamReader};
 
 /// A slot that is ours, and the stream through it.
@@ -68,6 +69,9 @@ pub(super) async fn hold(
     let ask = async {
         let identity = connection.identify_system().await?;
         let history = connection.timeline_history(identity.timeline).await?;
+        if settings.source.failover {
+            have_it_copied(&mut connection, name).await?;
+        }
         start_replication(&mut connection, settings, published).await?;
         Ok((identity, history))
     };
@@ -97,6 +101,16 @@ pub(super) async fn hold(
     };
     let holding = Holding { params: params.clone(), slot: name.clone(), pid };
     Ok(Some(Held { reader, told, positions, facts, holding, pending }))
+}
+
+/// A slot that was made without it is copied to standbys from now on.
+async fn have_it_copied(connection: &mut Connection, name: &str) -> Result<(), Error> {
+    if connection.read_slot(name).await?.and_then(|slot| slot.failover) == Some(false) {
+        let sql = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", identifier(name));
+        connection.simple_query(&sql).await?;
+        tracing::info!(slot = name, "standbys keep a copy of the slot from now on");
+    }
+    Ok(())
 }
 
 async fn start_replication(

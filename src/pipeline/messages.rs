@@ -3,7 +3,7 @@
 //! A message of a transaction shares its fate and its ticket. One of no transaction has a ticket
 //! to itself, so that it is confirmed when it has arrived, and neither earlier nor never.
 
-use waltide_core::avro::{RecordMeta, Snapshot, write_header};
+use waltide_core::avro::{Order, RecordMeta, Snapshot, write_header};
 use waltide_core::change::{Position, Transaction};
 use waltide_core::logical::Form;
 use waltide_core::lsn::{CommitLsn, Lsn};
@@ -13,7 +13,7 @@ use waltide_core::watermark::Ticket;
 use super::diagnosis;
 use super::routes::OwnTopic;
 use super::stream::Engine;
-use super::transactions::Means;
+use super::transactions::{self, Means};
 use crate::fault::Fault;
 use crate::kafka::Record;
 use crate::status;
@@ -32,6 +32,8 @@ struct Place {
     ticket: Ticket,
     /// The commit's time; for a message of no transaction, when the server sent it.
     time: PgTimestamp,
+    /// Which of its transaction's changes it is, where that is told.
+    order: Option<Order>,
 }
 
 impl Messages {
@@ -44,6 +46,7 @@ impl Messages {
         Means { compiler, sink, out }: Means<'_>,
         message: &LogicalMessage<'_>,
         place: Place,
+        last_commit: Option<Lsn>,
     ) -> Result<(), Fault> {
         let topic = match &mut self.topic {
             Some(topic) => topic,
@@ -59,8 +62,8 @@ impl Messages {
             lsn: message.lsn,
             snapshot: Snapshot::No,
             now: place.time,
-            order: None,
-            last_commit: None,
+            order: place.order,
+            last_commit,
             origin: None,
         };
         out.headers.clear();
@@ -103,24 +106,32 @@ impl Engine {
             let Some(place) = intake.message().map_err(diagnosis::of_disorder)? else {
                 return Ok(());
             };
+            let (compiler, sink, out) = (&mut self.compiler, &mut self.sink, &mut self.out);
+            let means = Means { compiler, sink, out };
+            let order = transactions::message(&mut self.transactions, means, &place).await?;
             let place = Place {
+                order,
                 transaction: Some(place.transaction),
                 position: place.position,
                 ticket: place.ticket,
                 time: place.transaction.commit_time,
             };
             let (compiler, sink, out) = (&mut self.compiler, &mut self.sink, &mut self.out);
-            return messages.put(Means { compiler, sink, out }, message, place).await;
+            let means = Means { compiler, sink, out };
+            return messages.put(means, message, place, self.last_commit).await;
         }
         // Its last byte: at its end a commit may start, which would have the same position.
         let at = Lsn(message.lsn.0.saturating_sub(1));
         let ticket = intake.begin_alone(at, sent_at).map_err(diagnosis::of_disorder)?;
         let Some(ticket) = ticket else { return Ok(()) };
         self.out.position.start(at);
+        // Debezium takes it for a commit of its own.
+        self.last_commit = Some(message.lsn);
         let position = Position { commit_lsn: CommitLsn(at), ordinal: 0, sub_index: 0 };
-        let place = Place { transaction: None, position, ticket, time: sent_at };
+        let place = Place { transaction: None, position, ticket, time: sent_at, order: None };
         let (compiler, sink, out) = (&mut self.compiler, &mut self.sink, &mut self.out);
-        messages.put(Means { compiler, sink, out }, message, place).await?;
+        let means = Means { compiler, sink, out };
+        messages.put(means, message, place, self.last_commit).await?;
         let end = self.sink.intake.end_alone(at);
         self.sink.received(end);
         Ok(())

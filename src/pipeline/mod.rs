@@ -22,6 +22,7 @@ mod recover;
 mod recovery;
 mod routes;
 mod rows;
+mod schemas;
 mod sink;
 mod snapshot;
 mod source;
@@ -31,6 +32,7 @@ mod told;
 mod topics;
 mod transactions;
 mod watching;
+mod yielding;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +44,20 @@ use crate::config;
 use crate::fault::{Class, Code, Fault};
 use crate::postgres::{Connection, Mode};
 use crate::status::{Pipeline, State};
+pub(crate) use access::commands as access_commands;
 use attempt::{Attempt, Outcome};
 use backoff::Backoff;
+pub(crate) use diagnosis::{
+    of_bytes, of_disorder, of_kafka, of_plan, of_registry, of_row, of_source,
+    of_too_many_relations, of_unknown_relation,
+};
 pub use keeper::now_us;
+pub(crate) use reach::{kafka_settings, params, registry_settings};
 pub use recover::{Decision, Way, consider};
+pub(crate) use routes::table_options;
+pub(crate) use source::OLDEST_VERSION;
+pub(crate) use topics::check as check_topics;
+use yielding::STAY_AWAY;
 
 /// How often a standby asks for the slot. A takeover takes this long after the slot is free.
 const STANDBY_POLL: Duration = Duration::from_secs(1);
@@ -88,7 +100,7 @@ async fn supervise(
     let control = surroundings.control.clone();
     let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
-        let ended = attempt.run(&shutdown).await;
+        let ended = Box::pin(attempt.run(&shutdown)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();
         }
@@ -110,7 +122,10 @@ async fn supervise(
             let _ = first.try_send(fault);
             return;
         }
-        if class == Class::Stop || pause(&mut shutdown, backoff.failed(class)).await {
+        let wait = backoff.failed(class);
+        // Somebody else shall have it.
+        let wait = if attempt.has_yielded() { wait.max(STAY_AWAY) } else { wait };
+        if class == Class::Stop || pause(&mut shutdown, wait).await {
             return;
         }
         status.retried();
@@ -167,7 +182,7 @@ pub fn cannot_start(error: &std::io::Error) -> Fault {
 pub async fn remembered(
     settings: &config::settled::Pipeline,
 ) -> Result<Option<waltide_core::checkpoint::Checkpoint>, Fault> {
-    recovery::look(settings, &reach::kafka_settings(&settings.kafka)).await
+    recovery::look(settings, &kafka_settings(&settings.kafka)).await
 }
 
 /// The SQL that gives a pipeline what it needs, for somebody with more rights to run.
@@ -175,8 +190,8 @@ pub async fn remembered(
 /// # Errors
 /// Where the source cannot be looked at.
 pub async fn setup(settings: &config::settled::Pipeline) -> Result<String, Fault> {
-    let params = reach::params(&settings.source)?;
+    let params = params(&settings.source)?;
     let opened = Connection::open(&params, Mode::Plain).await;
-    let mut connection = opened.map_err(|error| diagnosis::of_source(&error))?;
+    let mut connection = opened.map_err(|error| of_source(&error))?;
     source::setup_sql(&mut connection, settings).await
 }

@@ -11,10 +11,11 @@ use crate::{kafka, registry};
 /// seconds. A shorter time in the URL counts.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How soon the server lets go of the slot of a daemon that froze or lost its network.
-const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon the server lets go of the slot of a daemon that froze or lost its network. A standby
+/// needs a second or two more, and takes over within ten.
+const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(7);
 
-pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
+pub(crate) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
     let wrong = |what: String| {
         Fault::new(Code::SourceSettings, what, "correct source.url and the files it names")
     };
@@ -27,6 +28,7 @@ pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> 
         Some(config::Credential::Inline(secret)) => {
             params.with_password_from(None, Some(Password::new(secret.expose())))
         }
+        Some(config::Credential::Command(words)) => params.with_password_command(words),
         None => params,
     };
     params.connect_timeout = params.connect_timeout.min(CONNECT);
@@ -34,34 +36,43 @@ pub(super) fn params(source: &config::settled::Source) -> Result<Params, Fault> 
     Ok(params)
 }
 
-pub(super) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
+pub(crate) fn kafka_settings(of: &config::settled::Kafka) -> kafka::Settings {
+    use config::settled::KafkaLogin;
     let plain = |(key, value): (&String, &config::Secret)| (key.clone(), value.expose().to_owned());
+    let login = match &of.login {
+        KafkaLogin::AsConfigured => kafka::Login::AsConfigured,
+        KafkaLogin::Password(password) => kafka::Login::Password(password.clone()),
+        KafkaLogin::Token(token) => kafka::Login::token(token.clone()),
+    };
     kafka::Settings {
         bootstrap_servers: of.bootstrap_servers.clone(),
         properties: of.properties.iter().map(plain).collect(),
+        login,
     }
 }
 
-pub(super) fn registry_settings(
-    of: &config::settled::Registry,
-) -> Result<registry::Settings, Fault> {
+pub(crate) fn registry_settings(of: &config::settled::Registry) -> registry::Settings {
     use config::settled::RegistryLogin;
-    let read = |credential: &config::Credential| {
-        credential.read().map(|secret| secret.expose().to_owned()).map_err(|error| {
-            Fault::new(
-                Code::RegistrySettings,
-                format!("the registry's password or token cannot be read: {error}"),
-                "make the file under registry readable for this process",
-            )
-        })
-    };
     let authentication = match &of.login {
         RegistryLogin::None => registry::Authentication::None,
         RegistryLogin::Basic { username, password } => registry::Authentication::Basic {
             username: username.clone(),
-            password: read(password)?,
+            password: password.clone(),
         },
-        RegistryLogin::Bearer(token) => registry::Authentication::Bearer(read(token)?),
+        RegistryLogin::Bearer(token) => registry::Authentication::Bearer(token.clone()),
+        RegistryLogin::Client { token_url, id, secret, scope } => {
+            registry::Authentication::Client {
+                token_url: token_url.clone(),
+                id: id.clone(),
+                secret: secret.clone(),
+                scope: scope.clone(),
+            }
+        }
     };
-    Ok(registry::Settings { url: of.url.clone(), authentication })
+    registry::Settings {
+        urls: of.urls.clone(),
+        authentication,
+        ca_file: of.ca_file.clone(),
+        certificate: of.certificate.clone(),
+    }
 }

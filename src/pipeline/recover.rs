@@ -148,7 +148,7 @@ async fn renew_slot(
         }
         Err(fault) => return Err(fault),
     };
-    source::make_slot(catalog, name).await?;
+    source::make_slot(catalog, &settings.source).await?;
     Ok(Some(what))
 }
 
@@ -242,8 +242,8 @@ impl Decision {
     async fn tell(&self, gap: &Gap) -> Result<(), Fault> {
         let failed = |error: kafka::Error| diagnosis::of_kafka(&error);
         let topic = self.settings.gap_topic();
-        let registry = registry_settings(&self.settings.registry)?;
-        let url = registry.url.clone();
+        let registry = registry_settings(&self.settings.registry);
+        let url = self.settings.registry.address();
         let wrong = |error| diagnosis::of_registry(&error, &url);
         let mut registry = Client::new(registry).map_err(wrong)?;
         let id = registry.register(&format!("{topic}-value"), gap::SCHEMA).await.map_err(wrong)?;

@@ -2,23 +2,24 @@
 //!
 //! Everything a row needs is looked up here once, so that the row path finds it by relation id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
-use waltide_core::checkpoint::{RegisteredSchema, fingerprint};
+use waltide_core::checkpoint::RegisteredSchema;
 use waltide_core::dead_letter;
 use waltide_core::pgoutput::{Relation, RelationId};
 
 use super::desk::Desk;
 use super::diagnosis;
+use super::schemas::Registered;
 use super::source::{ANSWER, answered};
 use super::topics::{self, Topics};
 use crate::config;
 use crate::config::settled::LargeRows;
 use crate::fault::Fault;
-use crate::kafka::{Admin, Ends, Lane, TopicOptions};
+use crate::kafka::{self, Admin, Ends, Lane, TopicOptions};
 use crate::postgres::Connection;
 use crate::registry::{Client, SchemaId};
 use crate::status::Counts;
@@ -98,8 +99,12 @@ pub(super) struct Compiler {
     pub(super) admin: Admin,
     pub(super) registry: Client,
     pub(super) topics: Topics,
+    /// How many partitions they had when Kafka was last asked.
+    pub(super) partitions: HashMap<String, i32>,
     /// Where topics get the numbers by which their reports are counted.
     pub(super) ends: Ends,
+    /// What the checkpoint knows of schemas, by subject; nothing where other ids are all right.
+    pub(super) recorded: HashMap<String, RegisteredSchema>,
     /// Where schemas are noted for the checkpoint.
     pub(super) desk: Arc<Desk>,
 }
@@ -170,16 +175,8 @@ impl Compiler {
         for warning in plan.warnings() {
             tracing::warn!(table = %name, "{warning}");
         }
-        let partitions = self
-            .admin
-            .ensure(&topic, &self.topic_options())
-            .await
-            .map_err(|error| diagnosis::of_kafka(&error))?;
-        let value_id = self.register(&format!("{topic}-value"), plan.value_schema()).await?;
-        let key_id = match plan.key_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-key"), schema).await?),
-            None => None,
-        };
+        let Registered { topic, partitions, key_id, value_id } =
+            self.registered(topic, &plan, &name).await?;
         let dead_letters = match self.settings.large_rows {
             LargeRows::Halt => None,
             LargeRows::DeadLetter => Some(self.dead_letters().await?),
@@ -197,6 +194,23 @@ impl Compiler {
             loosened,
             counts,
         })
+    }
+
+    /// How many a table's topic has, which is made where it is not there. The server describes tables
+    /// again whenever it likes; while Kafka is away what was known then has to do, or the stream
+    /// would end and nobody would feed the server.
+    pub(super) async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
+        match self.admin.ensure(topic, &self.topic_options()).await {
+            Ok(count) => {
+                self.partitions.insert(topic.to_owned(), count);
+                Ok(count)
+            }
+            Err(error @ kafka::Error::Unreachable { .. }) => {
+                let known = self.partitions.get(topic).copied();
+                known.ok_or_else(|| diagnosis::of_kafka(&error))
+            }
+            Err(error) => Err(diagnosis::of_kafka(&error)),
+        }
     }
 
     async fn dead_letters(&mut self) -> Result<DeadLetters, Fault> {
@@ -245,51 +259,14 @@ impl Compiler {
 
     /// What is the same for all records.
     pub(super) fn common_options(&self) -> Options {
-        use config::settled::{Envelope, Profile};
-        Options {
-            profile: match self.settings.profile {
-                Profile::Waltide => avro::Profile::Waltide,
-                Profile::Debezium => avro::Profile::Debezium,
-            },
-            envelope: match self.settings.envelope {
-                Envelope::Full => avro::Envelope::Full,
-                Envelope::Flat => avro::Envelope::Flat,
-            },
-            prefix: self.settings.name.clone(),
-            database: self.catalog.peer().database().to_owned(),
-            tombstones: self.settings.tombstones,
-            binary: self.settings.source.binary,
-            max_row_bytes: self.settings.max_row_bytes,
-            ..Options::default()
-        }
+        common_options(&self.settings, self.catalog.peer().database())
     }
 
     fn options(&self, name: &config::TableName) -> Options {
-        use config::settled::Columns;
-        let own = self.settings.table_options.get(name).cloned().unwrap_or_default();
-        Options {
-            key: own.key,
-            columns: match own.columns {
-                Columns::All => ColumnFilter::All,
-                Columns::Except(names) => ColumnFilter::Except(names),
-                Columns::Only(names) => ColumnFilter::Only(names),
-            },
-            ..self.common_options()
-        }
+        table_options(&self.settings, self.catalog.peer().database(), name)
     }
 
-    async fn register(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Fault> {
-        let id = self.registry.register(subject, schema).await;
-        let id = id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
-        self.desk.uses(RegisteredSchema {
-            subject: subject.to_owned(),
-            id: id.0,
-            fingerprint: format!("{:016x}", fingerprint(schema.as_bytes())),
-        });
-        Ok(id)
-    }
-
-    fn topic_options(&self) -> TopicOptions {
+    pub(super) fn topic_options(&self) -> TopicOptions {
         let kafka = &self.settings.kafka;
         TopicOptions {
             partitions: kafka.partitions,
@@ -300,5 +277,45 @@ impl Compiler {
                 .map(|(key, value)| (key.clone(), value.expose().to_owned()))
                 .collect(),
         }
+    }
+}
+
+/// What is the same for all records of a pipeline.
+fn common_options(settings: &config::settled::Pipeline, database: &str) -> Options {
+    use config::settled::{Envelope, Profile};
+    Options {
+        profile: match settings.profile {
+            Profile::Waltide => avro::Profile::Waltide,
+            Profile::Debezium => avro::Profile::Debezium,
+        },
+        envelope: match settings.envelope {
+            Envelope::Full => avro::Envelope::Full,
+            Envelope::Flat => avro::Envelope::Flat,
+        },
+        prefix: settings.prefix.clone(),
+        database: database.to_owned(),
+        tombstones: settings.tombstones,
+        binary: settings.source.binary,
+        max_row_bytes: settings.max_row_bytes,
+        ..Options::default()
+    }
+}
+
+/// How the rows of a table become records.
+pub(crate) fn table_options(
+    settings: &config::settled::Pipeline,
+    database: &str,
+    name: &config::TableName,
+) -> Options {
+    use config::settled::Columns;
+    let own = settings.table_options.get(name).cloned().unwrap_or_default();
+    Options {
+        key: own.key,
+        columns: match own.columns {
+            Columns::All => ColumnFilter::All,
+            Columns::Except(names) => ColumnFilter::Except(names),
+            Columns::Only(names) => ColumnFilter::Only(names),
+        },
+        ..common_options(settings, database)
     }
 }

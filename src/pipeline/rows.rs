@@ -48,7 +48,8 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description)).await?;
+            let compiled = Box::pin(self.compiler.compile(description)).await;
+            *known = compiled.map_err(|fault| diagnosis::at_row(fault, lsn))?;
         }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
@@ -63,7 +64,7 @@ impl Engine {
                 order = transactions::event(&mut self.transactions, means, &place, &route.table)
                     .await?;
             }
-            let meta = RecordMeta { order, ..meta(&place, sub_index, lsn) };
+            let meta = RecordMeta { order, ..meta(&place, sub_index, lsn, self.last_commit) };
             let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
                 Ok(written) => written,
                 Err(error) => {
@@ -74,7 +75,7 @@ impl Engine {
             let mut to = (route.topic.as_str(), route.partitions, route.lane);
             match (written, &route.dead_letters) {
                 // A table that turned out to have no key has no tombstones.
-                (Written::Null, _) if !keyed => continue,
+                (Written::Null, _) if !keyed && !route.plan.buries_keyless() => continue,
                 (Written::Value | Written::Null, _) => {}
                 (Written::TooLarge { bytes }, None) => {
                     return Err(diagnosis::of_large_row(&route.topic, bytes));
@@ -129,7 +130,8 @@ impl Engine {
             return Err(diagnosis::of_unknown_relation(relation));
         };
         if let Known::Described = known {
-            *known = Box::pin(self.compiler.compile(description)).await?;
+            let compiled = Box::pin(self.compiler.compile(description)).await;
+            *known = compiled.map_err(|fault| diagnosis::at_row(fault, lsn))?;
         }
         let Known::Captured(route) = known else { return Ok(first_sub_index) };
         let mut sub_index = first_sub_index;
@@ -141,7 +143,7 @@ impl Engine {
             order = transactions::event(&mut self.transactions, means, place, &route.table).await?;
         }
         for partition in 0..route.partitions {
-            let meta = RecordMeta { order, ..meta(place, sub_index, lsn) };
+            let meta = RecordMeta { order, ..meta(place, sub_index, lsn, self.last_commit) };
             self.out.value.clear();
             self.out.headers.clear();
             avro::write_header(route.value_id.0, &mut self.out.value);
@@ -301,7 +303,7 @@ fn unchanged(
     }
 }
 
-fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
+fn meta(place: &Place, sub_index: u32, lsn: Lsn, last_commit: Option<Lsn>) -> RecordMeta<'static> {
     RecordMeta {
         transaction: Some(place.transaction),
         position: Position { sub_index, ..place.position },
@@ -309,7 +311,7 @@ fn meta(place: &Place, sub_index: u32, lsn: Lsn) -> RecordMeta<'static> {
         snapshot: Snapshot::No,
         now: place.transaction.commit_time,
         order: None,
-        last_commit: None,
+        last_commit,
         origin: None,
     }
 }

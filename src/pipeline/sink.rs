@@ -15,7 +15,8 @@ use super::desk::{Desk, Offer, Trouble};
 use super::diagnosis;
 use super::positions::Positions;
 use super::standing::{GIVEN_UP_AFTER, SILENT_AFTER, STALLED_AFTER, Standing, Verdict};
-use crate::fault::Fault;
+use super::yielding::Yielding;
+use crate::fault::{Code, Fault};
 use crate::kafka::{Producer, Record, Refusal};
 use crate::status::{Pipeline, State};
 
@@ -47,9 +48,15 @@ pub(super) struct Sink {
     moved: Moved,
     /// Tables that have been read, and nobody has said so yet.
     pub(super) ended: Vec<RelationId>,
-    standing: Standing,
+    strictness: Strictness,
+}
+
+/// What is borne, and what ends the stream.
+pub(super) struct Strictness {
+    pub(super) standing: Standing,
+    pub(super) yielding: Yielding,
     /// What is in the way ends the stream instead of being waited for.
-    fail_fast: bool,
+    pub(super) fail_fast: bool,
 }
 
 /// Who is on both sides, for messages.
@@ -75,7 +82,7 @@ impl Sink {
         desk: Arc<Desk>,
         status: Arc<Pipeline>,
         servers: Servers,
-        (standing, fail_fast): (Standing, bool),
+        strictness: Strictness,
     ) -> Self {
         Self {
             received: intake.durable().lsn(),
@@ -92,8 +99,7 @@ impl Sink {
             servers,
             moved: Moved::default(),
             ended: Vec::new(),
-            standing,
-            fail_fast,
+            strictness,
         }
     }
 
@@ -112,7 +118,7 @@ impl Sink {
                     let _ = timeout(SHOW_EVERY, self.producer.reported()).await;
                     self.settle()?;
                     // Nobody listens to the server meanwhile, so its silence means nothing.
-                    self.standing.heard(Instant::now());
+                    self.strictness.standing.heard(Instant::now());
                     self.show()?;
                 }
                 Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
@@ -129,9 +135,13 @@ impl Sink {
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
         let reports = self.producer.take_reports().map_err(|error| diagnosis::of_kafka(&error))?;
         if !reports.is_empty() {
-            self.standing.acknowledged();
+            self.strictness.standing.acknowledged();
         }
+        let clock = self.status.server_now();
         for (ticket, count) in reports {
+            if let Some(committed) = self.intake.commit_time(*ticket) {
+                self.status.delivered(committed, clock);
+            }
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
         }
         if !self.book.is_idle() {
@@ -211,12 +221,17 @@ impl Sink {
     /// Bytes came in and are dealt with.
     pub(super) fn read(&mut self, bytes: usize) {
         self.moved.wal_bytes += bytes as u64;
-        self.standing.heard(Instant::now());
+        self.strictness.standing.heard(Instant::now());
     }
 
     /// Whether the stream has got over the failure before it, if there was one.
     pub(super) const fn is_proven(&self) -> bool {
-        self.standing.is_proven()
+        self.strictness.standing.is_proven()
+    }
+
+    /// Whether the stream ended to let a standby have the slot.
+    pub(super) const fn has_yielded(&self) -> bool {
+        self.strictness.yielding.has_yielded()
     }
 
     /// The stream was received up to there.
@@ -248,12 +263,16 @@ impl Sink {
         let in_flight = self.producer.in_flight();
         let durable = self.intake.durable().lsn();
         self.status.progress(self.received, durable, self.intake.oldest_commit(), in_flight);
+        let now = Instant::now();
         let trouble = match self.desk.trouble() {
             Some(Trouble::Lasting(fault)) => return Err(fault),
             Some(Trouble::Passing(fault)) => Some(fault),
             None => None,
         };
-        let fault = match self.standing.judge(Instant::now(), in_flight, durable) {
+        let verdict = self.strictness.standing.judge(now, in_flight, durable);
+        let away = trouble.is_some() || verdict == Verdict::KafkaStalled;
+        let yields = self.strictness.yielding.is_due(now, away);
+        let fault = match verdict {
             Verdict::Well | Verdict::OnTrial if let Some(fault) = trouble => fault,
             Verdict::Well => {
                 if let State::Waiting(_) = self.status.state() {
@@ -269,7 +288,12 @@ impl Sink {
                 return Err(diagnosis::of_silence(&self.servers.source, GIVEN_UP_AFTER));
             }
         };
-        if self.fail_fast {
+        // A client keeps the password and the certificate it was made with; new ones read them anew.
+        let refused = matches!(fault.code, Code::KafkaAuthentication | Code::KafkaTls);
+        if yields {
+            tracing::info!(pipeline = self.status.name, "the slot is given up to a standby");
+        }
+        if self.strictness.fail_fast || yields || (refused && in_flight > 0) {
             return Err(fault);
         }
         match self.status.state() {

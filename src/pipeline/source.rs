@@ -19,7 +19,10 @@ use crate::postgres::sql::{identifier, literal, qualified};
 use crate::postgres::{Connection, Error, Peer, Slot, SqlState, WalStatus};
 
 /// The oldest server whose pgoutput we read: the first with streaming, binary and messages.
-const OLDEST_VERSION: u32 = 140_000;
+pub(crate) const OLDEST_VERSION: u32 = 140_000;
+
+/// The first server whose standbys keep copies of slots.
+const FAILOVER_VERSION: u32 = 170_000;
 
 /// How long making a slot may wait for old transactions before we say whose they are. `run`
 /// promises to name what is wrong within ten seconds.
@@ -54,7 +57,7 @@ pub(super) async fn prepare(
 ) -> Result<Published, Fault> {
     let peer = on.peer().clone();
     let published = async {
-        fit(on).await?;
+        fit(on, settings.source.failover).await?;
         publish(on, settings).await
     };
     within(LOCK_WAIT + MARGIN, &peer, published).await
@@ -80,9 +83,12 @@ pub(super) async fn find_slot(on: &mut Connection, name: &str) -> Result<Option<
 }
 
 /// Makes the slot, and says where it starts.
-pub(super) async fn make_slot(on: &mut Connection, name: &str) -> Result<Lsn, Fault> {
+pub(super) async fn make_slot(
+    on: &mut Connection,
+    source: &config::settled::Source,
+) -> Result<Lsn, Fault> {
     let peer = on.peer().clone();
-    within(SLOT_WAIT + MARGIN, &peer, make(on, name)).await
+    within(SLOT_WAIT + MARGIN, &peer, make(on, source)).await
 }
 
 /// A server that stops answering in the middle must not keep us from saying so.
@@ -108,13 +114,20 @@ fn too_late(peer: &Peer, after: Duration) -> Error {
     Error::Timeout { peer: peer.clone(), waiting_for: "an answer", after }
 }
 
-async fn fit(on: &mut Connection) -> Result<(), Fault> {
+async fn fit(on: &mut Connection, failover: bool) -> Result<(), Fault> {
     let version = on.server_version_num();
     if version < OLDEST_VERSION {
         return Err(Fault::new(
             Code::SourceVersion,
             format!("{} is PostgreSQL {}", on.peer(), version / 10_000),
             "upgrade the server to PostgreSQL 14 or later",
+        ));
+    }
+    if failover && version < FAILOVER_VERSION {
+        return Err(Fault::new(
+            Code::SourceVersion,
+            format!("{} is PostgreSQL {}: its standbys keep no slots", on.peer(), version / 10_000),
+            "upgrade the server to PostgreSQL 17 or later, or take source.failover away",
         ));
     }
     let facts = on
@@ -312,8 +325,9 @@ async fn cannot_publish(
     }
 }
 
-async fn make(on: &mut Connection, name: &str) -> Result<Lsn, Fault> {
-    match create_slot(on, name).await {
+async fn make(on: &mut Connection, source: &config::settled::Source) -> Result<Lsn, Fault> {
+    let name = &source.slot;
+    match create_slot(on, source).await {
         Ok(()) => {
             tracing::info!(slot = name, "slot created: changes committed from now on are published")
         }
@@ -333,12 +347,19 @@ async fn make(on: &mut Connection, name: &str) -> Result<Lsn, Fault> {
 
 /// Bounded by the server itself: a creation that it cancels leaves no half-made slot behind, a
 /// client that goes away while it waits does.
-async fn create_slot(on: &mut Connection, name: &str) -> Result<(), Error> {
+async fn create_slot(on: &mut Connection, source: &config::settled::Source) -> Result<(), Error> {
     on.simple_query(&format!("SET statement_timeout = '{}ms'", SLOT_WAIT.as_millis())).await?;
-    let sql = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput')", literal(name));
-    let created = on.simple_query(&sql).await;
+    let created = on.simple_query(&creation(source)).await;
     on.simple_query("SET statement_timeout = 0").await?;
     created.map(|_| ())
+}
+
+/// The SQL that makes the slot.
+fn creation(source: &config::settled::Source) -> String {
+    let slot = literal(&source.slot);
+    // Versions before 17 do not have the argument.
+    let failover = if source.failover { ", failover => true" } else { "" };
+    format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput'{failover})")
 }
 
 fn usable(on: &Connection, slot: &Slot) -> Result<Lsn, Fault> {
@@ -487,8 +508,7 @@ pub(super) async fn setup_sql(
             "-- from where on; after the publication, and not in one transaction with it (psql -1)"
                 .to_owned(),
         );
-        let slot = literal(&source.slot);
-        lines.push(format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput')"));
+        lines.push(creation(source));
     }
     lines.extend(access::lines(
         settings,

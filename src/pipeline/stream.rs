@@ -69,6 +69,8 @@ pub(super) struct Engine {
     /// It was asked to end, and begins nothing new.
     pub(super) draining: bool,
     pub(super) status: Arc<Pipeline>,
+    /// Where the transaction before this one ends.
+    pub(super) last_commit: Option<Lsn>,
     decoder: Decoder,
 }
 
@@ -94,6 +96,7 @@ impl Engine {
             relations: RelationCache::new(),
             out: Buffers::default(),
             status,
+            last_commit: None,
             compiler,
             decoder: Decoder::new(),
         }
@@ -249,6 +252,7 @@ impl Engine {
             }
         }
         self.sink.received(commit.end_lsn.0);
+        self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
         self.sink.book.boundary(commit.end_lsn.0);
         if self.sink.book.is_idle() {
@@ -274,6 +278,11 @@ impl Engine {
         let relation = Relation::from(body);
         if let Some(snapshots) = &mut self.snapshots {
             snapshots.described(&mut self.sink.book, &relation);
+        }
+        if let Some((known, Known::Captured(_))) = self.relations.get(relation.id)
+            && *known != relation
+        {
+            self.status.schema_changed();
         }
         // What was counted for the description that this one replaces must not be lost.
         self.show()?;

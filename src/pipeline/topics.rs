@@ -12,7 +12,7 @@ use crate::fault::{Code, Fault};
 pub(super) type Topics = HashMap<String, (RelationId, TableName)>;
 
 /// Sees to it that no two of these tables share a topic, and that each has one.
-pub(super) fn check(
+pub(crate) fn check(
     settings: &Pipeline,
     tables: impl Iterator<Item = TableName>,
 ) -> Result<(), Fault> {

@@ -46,6 +46,22 @@ pub(super) async fn event(
     Ok(Some(transactions.events.count(&table.schema, &table.table)))
 }
 
+/// Counts a message, which only Debezium has among a transaction's changes.
+pub(super) async fn message(
+    transactions: &mut Option<Transactions>,
+    means: Means<'_>,
+    place: &Place,
+) -> Result<Option<Order>, Fault> {
+    let Some(transactions) = transactions.as_mut().filter(|it| it.profile == Profile::Debezium)
+    else {
+        return Ok(None);
+    };
+    if transactions.events.is_empty() {
+        transactions.begin(means, place).await?;
+    }
+    Ok(Some(transactions.events.count_message()))
+}
+
 impl Transactions {
     pub(super) fn new(profile: Profile) -> Self {
         Self { profile, topic: None, events: Events::default() }

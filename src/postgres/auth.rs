@@ -128,7 +128,10 @@ impl Login<'_> {
 
     async fn password(&self, link: &Link) -> Result<Password, Failure> {
         let password = match &self.params.password {
-            PasswordSource::None => return Err(AuthError::NoPassword.into()),
+            // A command has been run before anybody was asked to wait for it.
+            PasswordSource::None | PasswordSource::Command(_) => {
+                return Err(AuthError::NoPassword.into());
+            }
             PasswordSource::Given(password) => password.clone(),
             PasswordSource::File(path) => password_file(path).await?,
             PasswordSource::Passfile(path) => {

@@ -128,6 +128,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The command that shall print the password gave none.
+    PasswordCommand {
+        /// What happened, in the command's words where it had some.
+        reason: String,
+    },
     /// We would not log in the way the server asked, or it did not prove itself. What the server
     /// has to say against our login is [`Error::Server`].
     Auth {
@@ -330,7 +335,10 @@ impl Error {
             | Self::Server { peer, .. }
             | Self::Protocol { peer, .. }
             | Self::Closed { peer, .. } => Some(peer),
-            Self::File { .. } | Self::NoHostMatches { .. } | Self::NoHostReached(_) => None,
+            Self::File { .. }
+            | Self::PasswordCommand { .. }
+            | Self::NoHostMatches { .. }
+            | Self::NoHostReached(_) => None,
         }
     }
 
@@ -376,6 +384,9 @@ impl fmt::Display for Error {
             }
             Self::Tls { peer, reason } => write!(f, "TLS with {peer} failed: {reason}"),
             Self::File { path, reason } => write!(f, "cannot use {}: {reason}", path.display()),
+            Self::PasswordCommand { reason } => {
+                write!(f, "there is no password for the source: {reason}")
+            }
             Self::Auth { peer, reason } => write!(f, "cannot log in to {peer}: {reason}"),
             Self::Server { peer, error } => write!(f, "{peer} answered: {error}"),
             Self::Protocol { peer, what } => {

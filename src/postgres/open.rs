@@ -17,17 +17,18 @@ use super::connection::Connection;
 use super::error::{Error, Peer, SqlState};
 use super::link::Link;
 use super::message::{self, Fields};
-use super::params::{Host, Params, SslMode, TargetSessionAttrs};
+use super::params::{Host, Params, Password, PasswordSource, SslMode, TargetSessionAttrs};
 use super::session::{Backend, Mode, Session, State, Target};
 use super::tls::{IfRefused, Material};
 use super::transport::{Socket, connect_tcp, connect_unix};
+use crate::credential::Credential;
 
 /// A session on the first host that will do.
 pub(super) async fn open(params: &Params, mode: Mode) -> Result<Connection, Error> {
     let encrypts = params.tls.mode != SslMode::Disable
         && params.hosts.iter().any(|host| matches!(host, Host::Tcp { .. }));
     let material = if encrypts { Some(Material::load(&params.tls).await?) } else { None };
-    let params = Arc::new(params.clone());
+    let params = Arc::new(with_password(params.clone()).await?);
     let mut search = Search { params, mode, material, answered: Vec::new(), failed: Vec::new() };
     let wanted = search.params.target_session_attrs;
     let found = match wanted {
@@ -43,6 +44,17 @@ pub(super) async fn open(params: &Params, mode: Mode) -> Result<Connection, Erro
         wanted => search.pass(wanted).await?,
     };
     found.ok_or_else(|| search.nothing_found(wanted))
+}
+
+/// Runs the command that prints the password, before a server waits for our answer.
+async fn with_password(mut params: Params) -> Result<Params, Error> {
+    let PasswordSource::Command(words) = &params.password else { return Ok(params) };
+    let command = Credential::Command(words.clone());
+    let failed = |reason: String| Error::PasswordCommand { reason };
+    let printed = tokio::task::spawn_blocking(move || command.read_named()).await;
+    let printed = printed.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    params.password = PasswordSource::Given(Password::new(printed.expose()));
+    Ok(params)
 }
 
 struct Search {

@@ -111,6 +111,8 @@ pub enum PasswordSource {
     File(PathBuf),
     /// A file in the format of `.pgpass`.
     Passfile(PathBuf),
+    /// What a command prints: a program and its arguments.
+    Command(Vec<String>),
 }
 
 /// How the connection is encrypted. A Unix socket never is.
@@ -330,6 +332,15 @@ impl Params {
             } else if let Some(password) = given {
                 self.password = PasswordSource::Given(password);
             }
+        }
+        self
+    }
+
+    /// Takes the password from what a command prints, unless the connection string has one.
+    #[must_use]
+    pub fn with_password_command(mut self, words: &[String]) -> Self {
+        if !matches!(self.password, PasswordSource::Given(_)) {
+            self.password = PasswordSource::Command(words.to_vec());
         }
         self
     }

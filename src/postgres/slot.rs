@@ -97,6 +97,13 @@ impl Connection {
         Ok(Some(slot))
     }
 
+    /// All slots of the server, by name.
+    pub async fn list_slots(&mut self) -> Result<Vec<Slot>, Error> {
+        let rows = self.simple_query(&format!("{QUERY} ORDER BY s.slot_name")).await?;
+        let slots = rows.rows.iter().map(|row| slot(row)).collect::<Option<Vec<_>>>();
+        slots.ok_or_else(|| self.link.malformed("a row of pg_replication_slots"))
+    }
+
     /// Where the server's log ends now: at or past every commit so far.
     pub async fn current_wal_lsn(&mut self) -> Result<Lsn, Error> {
         let end = self.simple_query("SELECT pg_current_wal_lsn()").await?;

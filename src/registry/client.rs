@@ -4,65 +4,17 @@
 //! start asks again and nothing about ids needs to be remembered between starts.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-/// How long the registry may take for one answer. `run` promises to name a registry that is away
-/// within ten seconds.
-const ANSWER: Duration = Duration::from_secs(5);
-
-/// How long a connection may take to come up.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// Answers are small; what is longer is not a registry's.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-
-/// Of an answer, how much a message may quote: registries begin with their own names for things,
-/// and what is incompatible comes last.
-const MAX_QUOTED_CHARS: usize = 500;
+use super::transport::{Question, Settings, Transport, quote};
+use crate::status::Calls;
 
 /// The number that stands before every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SchemaId(pub u32);
-
-/// How the registry knows us.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum Authentication {
-    /// Not at all.
-    #[default]
-    None,
-    /// User and password.
-    Basic {
-        /// The user.
-        username: String,
-        /// The password.
-        password: String,
-    },
-    /// A token.
-    Bearer(String),
-}
-
-impl fmt::Debug for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Basic { .. } => "Basic(***)",
-            Self::Bearer(_) => "Bearer(***)",
-        })
-    }
-}
-
-/// How the registry is reached.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where its API begins, without credentials.
-    pub url: String,
-    /// How it knows us.
-    pub authentication: Authentication,
-}
 
 /// A failure of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +29,25 @@ pub enum Error {
         /// The status.
         status: u16,
     },
+    /// The server that gives tokens does not give us one.
+    Token {
+        /// Where it was asked.
+        url: String,
+        /// The status.
+        status: u16,
+    },
     /// 409: the change breaks the subject's compatibility rule.
     Incompatible {
         /// The subject.
         subject: String,
         /// What the registry found.
+        reason: String,
+    },
+    /// 404: it knows no such subject, version or schema.
+    Unknown {
+        /// The subject.
+        subject: String,
+        /// What the registry said.
         reason: String,
     },
     /// 422: it cannot read the schema, or its rules forbid it.
@@ -113,10 +79,10 @@ pub enum Error {
 /// A client with the ids it has learnt.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
-    settings: Settings,
+    transport: Transport,
     known: HashMap<(String, String), SchemaId>,
     refused: HashMap<String, Refused>,
+    calls: Arc<Calls>,
 }
 
 /// The last schema of a subject that the registry refused, and what it said then.
@@ -132,24 +98,29 @@ impl Client {
     /// # Errors
     /// Where the URL or TLS cannot be used.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::Settings { reason };
-        let url = reqwest::Url::parse(&settings.url).map_err(|error| wrong(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong(format!("the scheme must be http or https, not {}", url.scheme())));
-        }
-        let http = reqwest::Client::builder()
-            .timeout(ANSWER)
-            .connect_timeout(CONNECT)
-            .user_agent(concat!("waltide/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| wrong(chain(&error)))?;
-        Ok(Self { http, settings, known: HashMap::new(), refused: HashMap::new() })
+        let transport = Transport::new(settings)?;
+        let (known, refused) = (HashMap::new(), HashMap::new());
+        Ok(Self { transport, known, refused, calls: Arc::default() })
+    }
+
+    /// Counts its requests there.
+    #[must_use]
+    pub fn counted(self, calls: Arc<Calls>) -> Self {
+        Self { calls, ..self }
+    }
+
+    /// Reads certificates again; what is known stays known.
+    ///
+    /// # Errors
+    /// Where they cannot be used.
+    pub fn renew(&mut self) -> Result<(), Error> {
+        self.transport.renew()
     }
 
     /// Where the registry is, for messages.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.settings.url
+        self.transport.url()
     }
 
     /// Asks something cheap, to learn whether there is a registry that lets us in.
@@ -157,11 +128,30 @@ impl Client {
     /// # Errors
     /// Where there is not.
     pub async fn probe(&self) -> Result<(), Error> {
-        let answer = self.ask(self.request(Method::GET, &["config"])?, "").await?;
-        if answer.get("compatibilityLevel").is_some() {
-            return Ok(());
-        }
-        Err(Error::Foreign { reason: "GET /config names no compatibilityLevel".to_owned() })
+        self.compatibility().await.map(drop)
+    }
+
+    /// The level of compatibility that holds where a subject has none of its own.
+    ///
+    /// # Errors
+    /// Where there is no registry that lets us in.
+    pub async fn compatibility(&self) -> Result<String, Error> {
+        let answer = self.get(&["config"], "").await?;
+        let level = answer.get("compatibilityLevel").and_then(Value::as_str);
+        level.map(ToOwned::to_owned).ok_or_else(|| Error::Foreign {
+            reason: "GET /config names no compatibilityLevel".to_owned(),
+        })
+    }
+
+    /// Whether it takes schemas: `READWRITE`, or it does not.
+    ///
+    /// # Errors
+    /// Where it has no such thing, or does not answer.
+    pub async fn mode(&self) -> Result<String, Error> {
+        let answer = self.get(&["mode"], "").await?;
+        let mode = answer.get("mode").and_then(Value::as_str);
+        mode.map(ToOwned::to_owned)
+            .ok_or_else(|| Error::Foreign { reason: "GET /mode names no mode".to_owned() })
     }
 
     /// The id of a schema under a subject, registered now if it was not before.
@@ -173,24 +163,110 @@ impl Client {
         if let Some(id) = self.known.get(&key) {
             return Ok(*id);
         }
-        let request = self
-            .request(Method::POST, &["subjects", subject, "versions"])?
-            .json(&json!({ "schema": schema }));
-        let answer = match self.ask(request, subject).await {
+        let body = json!({ "schema": schema });
+        let question = Question {
+            method: Method::POST,
+            path: &["subjects", subject, "versions"],
+            body: Some(&body),
+            subject,
+        };
+        let answer = match self.ask(&question).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.in_the_same_words(subject, schema, error)),
         };
-        let id = answer
-            .get("id")
-            .and_then(Value::as_u64)
-            .and_then(|id| u32::try_from(id).ok())
-            .map(SchemaId)
-            .ok_or_else(|| Error::Foreign {
-                reason: format!("no id in: {}", quote(&answer.to_string())),
-            })?;
+        let id = id_in(&answer)?;
         self.known.insert(key, id);
         self.refused.remove(subject);
         Ok(id)
+    }
+
+    /// The id of a schema under a subject, unless it was never registered there. Registers nothing.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn look_up(
+        &mut self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Option<SchemaId>, Error> {
+        let key = (subject.to_owned(), schema.to_owned());
+        if let Some(id) = self.known.get(&key) {
+            return Ok(Some(*id));
+        }
+        let body = json!({ "schema": schema });
+        let question = Question {
+            method: Method::POST,
+            path: &["subjects", subject],
+            body: Some(&body),
+            subject,
+        };
+        match self.ask(&question).await {
+            Ok(answer) => {
+                let id = id_in(&answer)?;
+                self.known.insert(key, id);
+                Ok(Some(id))
+            }
+            Err(Error::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets an id, so that it is asked for again.
+    pub fn forget(&mut self, subject: &str, schema: &str) {
+        self.known.remove(&(subject.to_owned(), schema.to_owned()));
+    }
+
+    /// Whether it has a schema of that id.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn has(&self, id: SchemaId) -> Result<bool, Error> {
+        match self.get(&["schemas", "ids", &id.0.to_string()], "").await {
+            Ok(_) => Ok(true),
+            Err(Error::Unknown { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest schema of a subject.
+    ///
+    /// # Errors
+    /// Where there is none, or the registry does not answer.
+    pub async fn latest(&self, subject: &str) -> Result<String, Error> {
+        let answer = self.get(&["subjects", subject, "versions", "latest"], subject).await?;
+        let schema = answer.get("schema").and_then(Value::as_str);
+        schema.map(ToOwned::to_owned).ok_or_else(|| Error::Foreign {
+            reason: format!("no schema in: {}", quote(&answer.to_string())),
+        })
+    }
+
+    /// Registers a schema that breaks its subject's rule: the rule is lifted and put back.
+    ///
+    /// # Errors
+    /// Where the registry refuses or does not answer. The rule is put back then as well, if the
+    /// registry can still be asked.
+    pub async fn force(&mut self, subject: &str, schema: &str) -> Result<SchemaId, Error> {
+        let own = match self.get(&["config", subject], subject).await {
+            Ok(answer) => {
+                answer.get("compatibilityLevel").and_then(Value::as_str).map(str::to_owned)
+            }
+            Err(Error::Unknown { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        self.set_rule(subject, Some("NONE")).await?;
+        let registered = self.register(subject, schema).await;
+        let restored = self.set_rule(subject, own.as_deref()).await;
+        let id = registered?;
+        restored.map(|()| id)
+    }
+
+    /// Gives a subject a rule of its own, or takes it away.
+    async fn set_rule(&self, subject: &str, rule: Option<&str>) -> Result<(), Error> {
+        let body = rule.map(|rule| json!({ "compatibility": rule }));
+        let method = if body.is_some() { Method::PUT } else { Method::DELETE };
+        let path = &["config", subject];
+        let asked = Question { method, path, body: body.as_ref(), subject };
+        self.ask(&asked).await.map(drop)
     }
 
     /// A registry may list what is incompatible in another order each time it is asked. The same
@@ -211,94 +287,21 @@ impl Client {
         error
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, Error> {
-        let mut url = reqwest::Url::parse(&self.settings.url)
-            .map_err(|error| Error::Settings { reason: error.to_string() })?;
-        url.path_segments_mut()
-            .map_err(|()| Error::Settings { reason: "the URL has no path".to_owned() })?
-            .pop_if_empty()
-            .extend(path);
-        let request = self
-            .http
-            .request(method, url)
-            .header("content-type", "application/vnd.schemaregistry.v1+json")
-            .header("accept", "application/vnd.schemaregistry.v1+json, application/json");
-        Ok(match &self.settings.authentication {
-            Authentication::None => request,
-            Authentication::Basic { username, password } => {
-                request.basic_auth(username, Some(password))
-            }
-            Authentication::Bearer(token) => request.bearer_auth(token),
-        })
+    async fn get(&self, path: &[&str], subject: &str) -> Result<Value, Error> {
+        self.ask(&Question { method: Method::GET, path, body: None, subject }).await
     }
 
-    async fn ask(&self, request: RequestBuilder, subject: &str) -> Result<Value, Error> {
-        let unreachable = |error: reqwest::Error| Error::Unreachable { reason: why(error) };
-        let mut response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER_BYTES {
-                return Err(Error::Foreign { reason: "its answer does not end".to_owned() });
-            }
-        }
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| Error::Foreign {
-                reason: format!("it answers: {}", quote(&String::from_utf8_lossy(&body))),
-            });
-        }
-        Err(refusal(status, &body, subject))
+    async fn ask(&self, question: &Question<'_>) -> Result<Value, Error> {
+        let answer = self.transport.ask(question).await;
+        // That it knows of nothing is an answer.
+        self.calls.count(matches!(answer, Ok(_) | Err(Error::Unknown { .. })));
+        answer
     }
 }
 
-fn refusal(status: StatusCode, body: &[u8], subject: &str) -> Error {
-    let text = String::from_utf8_lossy(body);
-    let parsed: Option<Value> = serde_json::from_str(&text).ok();
-    let message = parsed.as_ref().and_then(|body| body.get("message")).and_then(Value::as_str);
-    let reason = quote(message.unwrap_or(&text));
-    let subject = subject.to_owned();
-    match status.as_u16() {
-        401 | 403 => Error::Authentication { status: status.as_u16() },
-        409 => Error::Incompatible { subject, reason },
-        422 => Error::Invalid { subject, reason },
-        408 | 429 | 500.. => Error::Failing { status: status.as_u16(), reason },
-        other => Error::Foreign { reason: format!("it answers {other}: {reason}") },
-    }
-}
-
-/// Why a request had no answer, without the layers that only say that it was a request.
-fn why(error: reqwest::Error) -> String {
-    match (error.is_timeout(), error.is_connect()) {
-        (true, true) => return format!("no connection within {CONNECT:?}"),
-        (true, false) => return format!("no answer within {ANSWER:?}"),
-        _ => {}
-    }
-    let error = error.without_url();
-    let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
-    cause.map_or_else(|| chain(&error), chain)
-}
-
-/// An error with its causes: the outermost alone says "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
-}
-
-fn quote(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MAX_QUOTED_CHARS) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None if line.is_empty() => "(an empty answer)".to_owned(),
-        None => line,
-    }
+fn id_in(answer: &Value) -> Result<SchemaId, Error> {
+    let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    id.map(SchemaId).ok_or_else(|| Error::Foreign {
+        reason: format!("no id in: {}", quote(&answer.to_string())),
+    })
 }

@@ -1,5 +1,9 @@
 //! Schemas get their ids from a registry that speaks Confluent's API.
 
+mod changes;
 mod client;
+mod transport;
 
-pub use client::{Authentication, Client, Error, SchemaId, Settings};
+pub use changes::{changes, full_name};
+pub use client::{Client, Error, SchemaId};
+pub use transport::{Authentication, Settings};

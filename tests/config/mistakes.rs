@@ -42,7 +42,7 @@ fn a_key_in_the_wrong_group_is_sent_home() {
 #[test]
 fn a_key_without_likeness_is_told_what_there_is() {
     let text = minimal_with("registry", "directory: ./schemas");
-    let told = "here it can be `url`, `username`, `password`, `password_file` or `token_file`";
+    let told = "here it can be `url`, `username`, `password`, `password_file`";
     assert_only(&text, Kind::UnknownKey, 9, 7, told);
 }
 
@@ -272,6 +272,10 @@ fn what_cannot_both_be_given_is_refused() {
         ("registry", "username: u\npassword: p\npassword_file: /p", "given twice"),
         ("registry", "token_file: /t\npassword: p", "a password beside `token_file`"),
         ("registry", "password: p", "the password needs a user"),
+        ("registry", "token_file: /t\noauth: {token_url: 'http://a', client_id: u}", "two ways"),
+        ("registry", "oauth: {token_url: 'http://a', client_id: u}", "needs a secret"),
+        ("registry", "certificate_file: /c", "a certificate needs its key"),
+        ("registry", "key_file: /k", "a key needs its certificate"),
         ("kafka", "replication_factor: 1\ntopic_config: {min.insync.replicas: 2}", "more in-sync"),
         ("kafka", "topic: all", "all tables would be written to one topic"),
         ("", "table_options: {audit.x: {topic: y}}", "not captured"),
@@ -280,6 +284,8 @@ fn what_cannot_both_be_given_is_refused() {
         ("", "table_options: {public.x: {include_columns: [a], exclude_columns: [b]}}", "not both"),
         ("", "table_options: {public.x: {topic: a}, public.y: {topic: a}}", "another table has"),
         ("", "table_options: {public.x: {topic: shop.transaction}}", "a topic of its own"),
+        ("", "prefix: server", "only the debezium profile has a prefix"),
+        ("", "profile: debezium\nprefix: a b", "cannot begin a topic's name"),
     ] {
         let errors = errors(&minimal_with(group, lines));
         let words = errors.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

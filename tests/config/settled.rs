@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use waltide::config::settled::{
-    Columns, Envelope, LogFormat, LogLevel, Profile, RegistryLogin, Snapshot,
+    Columns, Envelope, KafkaLogin, LogFormat, LogLevel, Profile, RegistryLogin, Snapshot,
 };
 use waltide::config::{Credential, Environment, Kind, TableName, json_schema};
 
@@ -24,7 +24,7 @@ fn the_example_of_the_design_means_what_it_says() {
     let orders = TableName { schema: "public".into(), table: "orders".into() };
     assert_eq!(shop.topic_of(&orders), "shop.public.orders");
     assert!(shop.kafka.properties.is_empty());
-    assert_eq!(shop.registry.url, "http://registry:8081");
+    assert_eq!(shop.registry.urls, ["http://registry:8081"]);
     assert_eq!(shop.registry.login, RegistryLogin::None);
     assert_eq!((shop.profile, shop.envelope), (Profile::Waltide, Envelope::Full));
     assert_eq!(shop.spool_directory(), Path::new("/var/lib/waltide/shop"));
@@ -127,6 +127,20 @@ fn options_of_a_table_say_topic_key_and_columns() {
 }
 
 #[test]
+fn the_debezium_profiles_prefix_stands_for_the_pipelines_name() {
+    let loaded = load(&minimal_with("", "profile: debezium\nprefix: Server.1"));
+    let shop = &loaded.config.pipelines[0];
+    let orders = TableName { schema: "public".into(), table: "orders".into() };
+    assert_eq!(shop.topic_of(&orders), "Server.1.public.orders");
+    assert_eq!(shop.transaction_topic(), "Server.1.transaction");
+    assert_eq!(shop.message_topic(), "Server.1.message");
+    assert_eq!(shop.heartbeat_topic(), "__debezium-heartbeat.Server.1");
+    // What is nobody else's business keeps the name.
+    assert_eq!(shop.checkpoint_topic(), "shop.waltide.checkpoint");
+    assert_eq!(shop.source.slot, "waltide_shop");
+}
+
+#[test]
 fn a_password_file_is_read_when_it_is_needed_and_not_before() {
     let loaded = load(&minimal_with("source", "password_file: /not/there"));
     let Some(Credential::File(path)) = &loaded.config.pipelines[0].source.password else {
@@ -139,6 +153,52 @@ fn a_password_file_is_read_when_it_is_needed_and_not_before() {
     assert_eq!(credential.read().unwrap().expose(), "one");
     std::fs::write(file.path(), "two\r\n").unwrap();
     assert_eq!(credential.read().unwrap().expose(), "two");
+}
+
+#[test]
+fn a_password_may_come_from_a_command_and_from_one_place_only() {
+    let password = |lines: &str| {
+        load(&minimal_with("source", lines)).config.pipelines[0].source.password.clone()
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let command = password("password_command: [vault, read, -field=password, \"a, b\"]");
+    let expected = words(&["vault", "read", "-field=password", "a, b"]);
+    assert_eq!(command, Some(Credential::Command(expected)));
+    for (lines, message) in [
+        ("password_command: []", "no program is named"),
+        ("password_command: [a]\npassword_file: /f", "given twice"),
+    ] {
+        let errors = errors(&minimal_with("source", lines));
+        assert!(errors.iter().next().unwrap().message.contains(message), "{errors}");
+    }
+    let in_url = MINIMAL.replace("waltide@", "waltide:own@");
+    let in_url = in_url.replace("    source:\n", "    source:\n      password_command: [a]\n");
+    assert!(errors(&in_url).to_string().contains("given twice: here and in `url`"));
+}
+
+#[test]
+fn kafka_s_login_comes_from_one_place() {
+    let login =
+        |lines: &str| load(&minimal_with("kafka", lines)).config.pipelines[0].kafka.login.clone();
+    assert_eq!(login("password_file: /f"), KafkaLogin::Password(Credential::File("/f".into())));
+    assert_eq!(login("token_file: /f"), KafkaLogin::Token(Credential::File("/f".into())));
+    let bearer = "properties: {sasl.mechanisms: OAuthBearer}\n";
+    let command = Credential::Command(vec!["token".into()]);
+    assert_eq!(login(&format!("{bearer}token_command: [token]")), KafkaLogin::Token(command));
+    let unsecured =
+        "properties: {sasl.mechanism: OAUTHBEARER, enable.sasl.oauthbearer.unsecure.jwt: true}";
+    assert_eq!(login(unsecured), KafkaLogin::AsConfigured);
+    for (lines, message) in [
+        ("password_file: /f\nproperties: {sasl.password: p}", "given twice"),
+        ("token_file: /f\npassword_file: /f", "two ways to log in"),
+        ("token_file: /f\ntoken_command: [a]", "two ways to log in"),
+        ("token_file: /f\nproperties: {sasl.mechanism: PLAIN}", "another is set"),
+        ("properties: {sasl.mechanism: OAUTHBEARER}", "`token_file` is missing"),
+    ] {
+        let errors = errors(&minimal_with("kafka", lines));
+        assert_eq!(errors.count(), 1, "{errors}");
+        assert!(errors.iter().next().unwrap().message.contains(message), "{errors}");
+    }
 }
 
 #[test]
@@ -162,11 +222,19 @@ fn the_registry_knows_users_and_bearers() {
     let user = login("username: u\npassword_file: /f");
     let file = Credential::File("/f".into());
     assert_eq!(user, RegistryLogin::Basic { username: "u".into(), password: file.clone() });
-    assert_eq!(login("token_file: /f"), RegistryLogin::Bearer(file));
+    assert_eq!(login("token_file: /f"), RegistryLogin::Bearer(file.clone()));
+    let oauth =
+        login("oauth: {token_url: 'https://id/token', client_id: u, client_secret_file: /f}");
+    let (token_url, id) = ("https://id/token".into(), "u".into());
+    assert_eq!(oauth, RegistryLogin::Client { token_url, id, secret: file, scope: None });
+
+    let two = MINIMAL.replace("http://registry:8081", "http://a:8081, http://b:8081/");
+    let registry = load(&two).config.pipelines[0].registry.clone();
+    assert_eq!(registry.urls, ["http://a:8081", "http://b:8081"]);
 
     let text = MINIMAL.replace("http://registry:8081", "https://u%40x:p%3A@registry/path/");
     let registry = load(&text).config.pipelines[0].registry.clone();
-    assert_eq!(registry.url, "https://registry/path");
+    assert_eq!(registry.urls, ["https://registry/path"]);
     let RegistryLogin::Basic { username, password: Credential::Inline(password) } = registry.login
     else {
         panic!("a user")

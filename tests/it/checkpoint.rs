@@ -25,7 +25,7 @@ const BRIEFLY: Duration = Duration::from_millis(800);
 const TOLERANCE: Duration = Duration::from_secs(1);
 
 fn settings(bootstrap_servers: String) -> Settings {
-    Settings { bootstrap_servers, properties: std::iter::empty().collect() }
+    Settings { bootstrap_servers, ..Settings::default() }
 }
 
 /// A topic of that name on the shared Kafka.

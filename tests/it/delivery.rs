@@ -53,6 +53,30 @@ fn a_committed_row_arrives_and_a_rolled_back_one_does_not(version: Version) {
     daemon.terminate();
 }
 
+/// Their rows lie in the log in another order than their commits.
+#[test]
+fn transactions_that_overlap_arrive_whole_and_in_the_order_of_their_commits() {
+    let shop = database("overlap");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY)");
+    let pipeline = Pipeline::of(&shop).with("kafka.partitions", 1);
+    let daemon = pipeline.start();
+    let (first, second, third) = (shop.session(), shop.session(), shop.session());
+    first.execute("BEGIN; INSERT INTO orders VALUES (1)");
+    second.execute("BEGIN; INSERT INTO orders VALUES (2)");
+    third.execute("BEGIN; INSERT INTO orders VALUES (3); COMMIT");
+    first.execute("INSERT INTO orders VALUES (4)");
+    second.execute("COMMIT");
+    first.execute("INSERT INTO orders VALUES (5); COMMIT");
+    pipeline.wait_until_delivered();
+    let changes = pipeline.changes("public.orders");
+    let ids: Vec<&Value> =
+        changes.iter().filter_map(|change| change.after.as_ref()?.get("id")).collect();
+    assert_eq!(ids, [3, 2, 1, 4, 5]);
+    assert_each_once_and_in_order(&changes);
+    assert_transactions_are_whole(&changes);
+    daemon.terminate();
+}
+
 #[test]
 fn a_record_says_when_and_in_which_transaction_it_was_committed() {
     let shop = database("when and in which");

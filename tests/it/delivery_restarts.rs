@@ -211,3 +211,58 @@ fn daemons_asked_to_end_under_load_deliver_what_they_hold_and_nothing_comes_agai
     let repeats = check(&shop, &pipeline, &committed, 0);
     assert_eq!(repeats, 0);
 }
+
+/// Restarts that are timed: `WALTIDE_RESTARTS`.
+fn timed_restarts() -> usize {
+    let count = std::env::var("WALTIDE_RESTARTS").ok();
+    count.map_or(5, |text| text.parse().expect("a number of restarts"))
+}
+
+/// What half of the restarts may take at most: a debug build on a machine that is busy with other
+/// tests. `scripts/restarts.sh` shows what a release build takes.
+const RESTART: Duration = Duration::from_secs(5);
+
+/// The time of day of an event, in the log's own words: `2026-11-21T08:53:32.318207Z`.
+fn time_of_day(event: &Value) -> Duration {
+    let text = event["timestamp"].as_str().expect("a time");
+    let (_, time) = text.trim_end_matches('Z').split_once('T').expect("a date and a time");
+    let seconds = time.split(':').fold(0.0, |sum, part| {
+        sum * 60.0 + part.parse::<f64>().expect("hours, minutes or seconds")
+    });
+    Duration::from_secs_f64(seconds)
+}
+
+#[test]
+fn a_restart_streams_soon_after() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let shop = Stack::shared().database(Version::NEWEST, "restarts timed");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)");
+    let pipeline = Pipeline::of(&shop);
+    let mut took = Vec::new();
+    for round in 0..=timed_restarts() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let launched = Duration::from_millis(
+            u64::try_from(now.expect("after 1970").as_millis() % DAY.as_millis()).expect("a day"),
+        );
+        let daemon = pipeline.start();
+        let events = daemon.events();
+        let streams = events.iter().find(|event| event["message"] == "streaming");
+        let streams = time_of_day(streams.expect("it is logged"));
+        // Midnight may be in between.
+        let later = if streams < launched { streams + DAY } else { streams };
+        // The first makes slot, topics and checkpoint.
+        if round > 0 {
+            took.push(later - launched);
+        }
+        shop.execute(&format!("INSERT INTO orders VALUES ({round}, 'tea')"));
+        pipeline.wait_until_delivered();
+        daemon.terminate();
+    }
+    took.sort_unstable();
+    let median = took[took.len() / 2];
+    let (least, most) = (took[0], took[took.len() - 1]);
+    eprintln!("restart to streaming: {median:?} in the median, from {least:?} to {most:?}");
+    assert!(median < RESTART, "{took:?}");
+    let (once, _) = without_repeats(&pipeline.changes("public.orders"), took.len());
+    assert_eq!(once.len(), took.len() + 1);
+}

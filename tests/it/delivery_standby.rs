@@ -1,14 +1,26 @@
 //! A second daemon with the same configuration waits for the slot and takes over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use waltide_stack::{Stack, Version};
+use waltide_stack::serde_json::Value;
+use waltide_stack::{KafkaOptions, Proxy, Stack, Version, eventually};
 
-use crate::support::{Pipeline, assert_each_once_and_in_order, on_each_version, without_repeats};
+use crate::support::{
+    Daemon, Lsn, Pipeline, SOON, assert_each_once_and_in_order, on_each_version, without_repeats,
+};
 
 /// What we promise.
 const TAKEOVER: Duration = Duration::from_secs(10);
+
+/// Waits until the second daemon streams, no longer than is promised.
+#[track_caller]
+fn takes_over(second: &Daemon, since: Instant) {
+    second.wait_for_state("streaming");
+    let took = since.elapsed();
+    eprintln!("the takeover took {took:?}");
+    assert!(took < TAKEOVER, "the takeover took {took:?}");
+}
 
 on_each_version!(a_second_daemon_stands_by_and_takes_over_when_the_first_is_killed);
 
@@ -25,10 +37,7 @@ fn a_second_daemon_stands_by_and_takes_over_when_the_first_is_killed(version: Ve
     assert_eq!(second.status()["state"], "standby");
     shop.execute("INSERT INTO orders SELECT generate_series(1001, 2000)");
     first.kill();
-    let killed = Instant::now();
-    second.wait_for_state("streaming");
-    let took = killed.elapsed();
-    assert!(took < TAKEOVER, "the takeover took {took:?}");
+    takes_over(&second, Instant::now());
     shop.execute("INSERT INTO orders SELECT generate_series(2001, 3000)");
     pipeline.wait_until_delivered();
     second.terminate();
@@ -64,9 +73,10 @@ fn a_daemon_that_lost_its_slot_while_frozen_stands_by_when_it_wakes() {
     let second = pipeline.launch();
     second.wait_for_state("standby");
     first.process().pause();
+    let paused = Instant::now();
     shop.execute("INSERT INTO orders SELECT generate_series(1, 1000)");
     // The server gives a silent daemon's slot away after the time the daemon itself has asked for.
-    second.wait_for_state("streaming");
+    takes_over(&second, paused);
     pipeline.wait_until_delivered();
     first.process().resume();
     first.wait_for_state("standby");
@@ -80,5 +90,114 @@ fn a_daemon_that_lost_its_slot_while_frozen_stands_by_when_it_wakes() {
         let first = *seen.entry(change.position).or_insert(change.digest);
         assert_eq!(first, change.digest, "{} is not the same again", change.position);
     }
+    assert_eq!(seen.len(), 2000);
+}
+
+/// Its connection stands, and nothing comes through.
+#[test]
+fn a_second_daemon_takes_over_when_the_first_is_cut_off_from_postgres() {
+    let shop = Stack::shared().database(Version::NEWEST, "cut from postgres");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY)");
+    let proxy = Proxy::to(("127.0.0.1", shop.postgres().port()));
+    let direct = Pipeline::of(&shop);
+    let url =
+        shop.url().replace(&shop.postgres().port().to_string(), &proxy.addr().port().to_string());
+    let first = Pipeline::of(&shop).with("source.url", url).start();
+    let second = direct.launch();
+    second.wait_for_state("standby");
+    shop.execute("INSERT INTO orders SELECT generate_series(1, 1000)");
+    direct.wait_until_delivered();
+    proxy.stall();
+    let stalled = Instant::now();
+    shop.execute("INSERT INTO orders SELECT generate_series(1001, 2000)");
+    takes_over(&second, stalled);
+    direct.wait_until_delivered();
+    proxy.restore();
+    first.wait_for_state("standby");
+    shop.execute("INSERT INTO orders SELECT generate_series(2001, 3000)");
+    direct.wait_until_delivered();
+    assert_eq!(second.status()["state"], "streaming");
+    let (once, _) = without_repeats(&direct.changes("public.orders"), 1);
+    assert_eq!(once.len(), 3000);
+    first.terminate();
+    second.terminate();
+}
+
+/// What a leader does that reaches Postgres and not Kafka.
+fn cut_off_from_kafka(test: &str, busy: bool) {
+    let kafka = KafkaOptions::new().behind_proxy().start();
+    let shop = Stack::shared().database(Version::NEWEST, test);
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY)");
+    let through_proxy = Pipeline::of(&shop).into_kafka(&kafka).with("standby_yield_seconds", 2);
+    let direct =
+        Pipeline::of(&shop).into_kafka(&kafka).with("kafka.bootstrap_servers", kafka.direct());
+    let first = through_proxy.start();
+    shop.execute("INSERT INTO orders SELECT generate_series(1, 1000)");
+    direct.wait_until_delivered();
+    let second = direct.launch();
+    second.wait_for_state("standby");
+    kafka.proxy().stall();
+    if busy {
+        shop.execute("INSERT INTO orders SELECT generate_series(1001, 2000)");
+    }
+    second.wait_for_state("streaming");
+    kafka.proxy().restore();
+    shop.execute("INSERT INTO orders SELECT generate_series(2001, 3000)");
+    direct.wait_until_delivered();
+    first.wait_for_state("standby");
+    shop.execute("INSERT INTO orders SELECT generate_series(3001, 4000)");
+    direct.wait_until_delivered();
+    assert_eq!(second.status()["state"], "streaming");
+    let began = second.events().iter().filter(|event| event["message"] == "streaming").count();
+    assert_eq!(began, 1, "{}", second.log());
+    let events = first.events();
+    let given_up = |event: &&Value| event["message"] == "the slot is given up to a standby";
+    assert_eq!(events.iter().filter(given_up).count(), 1, "{}", first.log());
+    first.terminate();
+    second.terminate();
+    let seen: BTreeSet<_> = direct.changes("public.orders").iter().map(|it| it.position).collect();
+    assert_eq!(seen.len(), if busy { 4000 } else { 3000 });
+}
+
+#[test]
+fn a_busy_leader_without_kafka_gives_the_slot_up_where_it_shall() {
+    cut_off_from_kafka("busy yields", true);
+}
+
+#[test]
+fn an_idle_leader_without_kafka_gives_the_slot_up_where_it_shall() {
+    cut_off_from_kafka("idle yields", false);
+}
+
+/// One that wakes up while its successor cannot deliver has nothing to say to the server.
+#[test]
+fn a_predecessor_that_wakes_up_acknowledges_nothing() {
+    let kafka = KafkaOptions::new().start();
+    let shop = Stack::shared().database(Version::NEWEST, "wakes and acknowledges");
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY)");
+    let pipeline = Pipeline::of(&shop).into_kafka(&kafka);
+    let first = pipeline.start();
+    let second = pipeline.launch();
+    second.wait_for_state("standby");
+    shop.execute("INSERT INTO orders SELECT generate_series(1, 1000)");
+    // In the midst of its work.
+    first.process().pause();
+    takes_over(&second, Instant::now());
+    pipeline.wait_until_delivered();
+    kafka.pause();
+    shop.execute("INSERT INTO orders SELECT generate_series(1001, 2000)");
+    let confirmed: Lsn = pipeline.confirmed();
+    first.process().resume();
+    // It starts over, and cannot get past Kafka.
+    eventually("it has noticed", SOON, || (first.status()["retries"].as_u64()? >= 2).then_some(()));
+    assert_eq!(pipeline.confirmed(), confirmed);
+    assert!(confirmed < pipeline.end_of_log());
+    kafka.resume();
+    first.wait_for_state("standby");
+    pipeline.wait_until_delivered();
+    first.terminate();
+    second.terminate();
+    let seen: BTreeSet<_> =
+        pipeline.changes("public.orders").iter().map(|it| it.position).collect();
     assert_eq!(seen.len(), 2000);
 }

@@ -8,6 +8,7 @@
 //! replays them.
 
 mod copied;
+mod extensions;
 mod form;
 mod kinds;
 mod random_text;
@@ -41,19 +42,29 @@ fn assert_values_arrive(version: Version, binary: bool) {
     let test = format!("values {version} {}", if binary { "binary" } else { "text" });
     let mut random = Random::from_environment(&test);
     let shop = Stack::shared().database(version, &test);
-    let kinds = kinds::all(version);
-    create(&shop, &kinds);
-    let pipeline = Pipeline::of(&shop).with("source.binary", binary).with("kafka.partitions", 1);
+    shop.execute(kinds::TYPES);
+    assert_values_arrive_in(&shop, &kinds::all(version), binary, &mut random, &test);
+}
+
+fn assert_values_arrive_in(
+    shop: &Database,
+    kinds: &[Kind],
+    binary: bool,
+    random: &mut Random,
+    test: &str,
+) {
+    create(shop, kinds);
+    let pipeline = Pipeline::of(shop).with("source.binary", binary).with("kafka.partitions", 1);
     let daemon = pipeline.start();
     let session = shop.session();
     session.execute("SET timezone TO 'UTC'; SET lc_monetary TO 'C'");
     let rows = values().div_ceil(kinds.len());
-    write(&session, &kinds, rows, &mut random);
+    write(&session, kinds, rows, random);
     pipeline.wait_until_delivered();
     daemon.terminate();
     let records = pipeline.topic("public.every").read_json();
     assert_eq!(records.len(), rows);
-    read_back(&session, &kinds, &records);
+    read_back(&session, kinds, &records);
     let differences = kinds.iter().enumerate();
     let differences: Vec<String> =
         differences.filter_map(|(at, kind)| difference(&session, at, kind, rows)).collect();
@@ -63,7 +74,6 @@ fn assert_values_arrive(version: Version, binary: bool) {
 
 /// The table `every`, which has a column of each type.
 fn create(shop: &Database, kinds: &[Kind]) {
-    shop.execute(kinds::TYPES);
     let columns = kinds.iter().enumerate().map(|(at, kind)| format!("c{at} {}", kind.sql));
     let columns: Vec<String> = columns.collect();
     shop.execute(&format!("CREATE TABLE every (id int PRIMARY KEY, {})", columns.join(", ")));

@@ -6,10 +6,12 @@
 //! done what they say, it goes on by itself and nothing is missing.
 
 mod access;
+mod bearer;
 mod kafka;
 mod login;
 mod names;
 mod registry;
+mod rotation;
 mod rows;
 mod secrets;
 mod source;
@@ -110,6 +112,15 @@ fn tells(daemon: &Daemon, code: &str, words: &[&str]) -> Told {
     });
     assert!(counted, "{metrics}");
     told
+}
+
+/// Which systems are held back from, as metrics tell it.
+fn open_circuits(daemon: &Daemon) -> Vec<String> {
+    let (_, metrics) = daemon.get("/metrics").expect("the daemon answers");
+    let circuits = metrics.lines().filter(|line| line.starts_with("waltide_circuit_open{"));
+    let open = circuits.filter(|line| line.ends_with(" 1"));
+    open.filter_map(|line| Some(line.split_once("system=\"")?.1.split_once('"')?.0.to_owned()))
+        .collect()
 }
 
 /// What `/readyz` gives as the reason, while it says no.

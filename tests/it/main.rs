@@ -3,6 +3,8 @@
 //! One binary, so that the servers start once; tests run beside each other and are kept apart by
 //! names: a database, a slot and a topic prefix each. What every file needs is in `support`.
 
+mod brokers;
+mod check;
 mod checkpoint;
 mod cli;
 mod delivery;
@@ -11,14 +13,20 @@ mod delivery_restarts;
 mod delivery_standby;
 mod differential;
 mod evolution;
+mod failover;
 mod faults;
 mod heartbeats;
+mod lag;
 mod marks;
 mod messages;
+mod metrics;
+mod operating;
 mod python;
 mod random;
 mod recovery;
+mod schemas;
 mod snapshots;
 mod support;
+mod tail;
 mod transactions;
 mod values;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
-use waltide_stack::serde_json::{Value, json};
+use waltide_stack::serde_json::{self, Value, json};
 use waltide_stack::{Database, JsonRecord, Stack, Version};
 
 use crate::support::{Pipeline, Position, Random, on_each_version};
@@ -95,6 +95,7 @@ fn messages_arrive_in_the_order_of_the_log_and_count_no_rows(version: Version) {
 fn the_debezium_profile_has_messages_in_debeziums_own_records() {
     let shop = shop(Version::NEWEST, "messages to debezium's readers");
     let pipeline = Pipeline::of(&shop).with("messages", true).with("profile", "debezium");
+    let pipeline = pipeline.with("transactions", true);
     let daemon = pipeline.start();
     say(&shop);
     pipeline.wait_until_delivered();
@@ -109,6 +110,36 @@ fn the_debezium_profile_has_messages_in_debeziums_own_records() {
         assert_eq!(record.value["source"]["db"], shop.name());
         assert_eq!(record.value["ts_ms"].as_i64(), record.timestamp_ms);
     }
+    // Messages count among the changes of their transaction, and of no table's.
+    let orders = |of: &JsonRecord| of.value["transaction"]["total_order"].as_u64();
+    let expected = [None, None, Some(1), Some(3), Some(4), None, Some(1)];
+    assert_eq!(records.iter().map(orders).collect::<Vec<_>>(), expected);
+    let told = pipeline.topic("transaction").read_json();
+    let ends: Vec<&Value> =
+        told.iter().map(|it| &it.value["event_count"]).filter(|it| !it.is_null()).collect();
+    assert_eq!(ends, [5, 1]);
+    assert_eq!(told[1].value["data_collections"][0]["event_count"], 2);
+    assert_commits_follow_each_other(&pipeline, &records);
+}
+
+/// What Debezium calls a sequence: where the last commit stands, and where this is. A message of no
+/// transaction is a commit to it.
+#[track_caller]
+fn assert_commits_follow_each_other(pipeline: &Pipeline<'_>, messages: &[JsonRecord]) {
+    let rows = pipeline.topic("public.orders").read_json();
+    let mut commits = BTreeSet::new();
+    for record in messages.iter().chain(&rows) {
+        let source = &record.value["source"];
+        let text = source["sequence"].as_str().expect("a sequence");
+        let both: [String; 2] = serde_json::from_str(text).expect("two positions");
+        let [commit, at] = both.map(|it| it.parse::<u64>().expect("a position"));
+        assert_eq!(source["lsn"].as_u64(), Some(at));
+        commits.insert(commit);
+    }
+    let lone = messages.iter().filter(|message| message.value["transaction"].is_null());
+    let lone: BTreeSet<u64> =
+        lone.map(|message| message.value["source"]["lsn"].as_u64().expect("a position")).collect();
+    assert_eq!(commits, lone, "each transaction here comes behind such a message");
 }
 
 #[test]

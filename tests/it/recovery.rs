@@ -20,7 +20,7 @@ fn shop(version: Version, test: &str) -> Database {
     database
 }
 
-fn order(database: &Database, id: u32) {
+pub(super) fn order(database: &Database, id: u32) {
     database.execute(&format!("INSERT INTO orders VALUES ({id}, 'tea')"));
 }
 
@@ -35,7 +35,7 @@ fn publish(pipeline: &Pipeline<'_>, database: &Database, ids: impl IntoIterator<
 
 /// The orders in the topic, in the order of their commits.
 #[track_caller]
-fn published(pipeline: &Pipeline<'_>) -> Vec<u64> {
+pub(super) fn published(pipeline: &Pipeline<'_>) -> Vec<u64> {
     let mut changes = pipeline.changes("public.orders");
     changes.sort_by_key(|change| change.position);
     let ids = changes.iter().filter_map(|change| change.after.as_ref()?.get("id")?.as_u64());
@@ -44,7 +44,7 @@ fn published(pipeline: &Pipeline<'_>) -> Vec<u64> {
 
 /// Sees to it that a daemon stops with this code, publishes nothing, and names what to do.
 #[track_caller]
-fn stops(pipeline: &Pipeline<'_>, code: &str, words: &[&str]) -> String {
+pub(super) fn stops(pipeline: &Pipeline<'_>, code: &str, words: &[&str]) -> String {
     let before = published(pipeline);
     let daemon = pipeline.launch();
     let status = daemon.wait_for_state("stopped");
@@ -61,7 +61,7 @@ fn stops(pipeline: &Pipeline<'_>, code: &str, words: &[&str]) -> String {
 
 /// Runs `waltide recover` as the message says.
 #[track_caller]
-fn recover(pipeline: &Pipeline<'_>, way: &str, more: &[&str]) -> Ended {
+pub(crate) fn recover(pipeline: &Pipeline<'_>, way: &str, more: &[&str]) -> Ended {
     let file = pipeline.file();
     let path = file.path().to_str().expect("a path in UTF-8");
     let arguments = [&["recover", pipeline.name(), way, "--config", path], more].concat();
@@ -72,14 +72,14 @@ fn recover(pipeline: &Pipeline<'_>, way: &str, more: &[&str]) -> Ended {
 
 /// Carries the way out through, and sees to it that the pipeline goes on.
 #[track_caller]
-fn goes_on_after(pipeline: &Pipeline<'_>, database: &Database, way: &str, id: u32) {
+pub(super) fn goes_on_after(pipeline: &Pipeline<'_>, commit: impl FnOnce(u32), way: &str, id: u32) {
     let asked = recover(pipeline, way, &[]);
     assert_eq!(asked.status, Some(1), "without a yes nothing is done");
     assert!(asked.everything.contains("nothing was done"));
     let done = recover(pipeline, way, &["--yes"]);
     assert_eq!(done.status, Some(0));
     let daemon = pipeline.start();
-    order(database, id);
+    commit(id);
     eventually("the pipeline goes on", SOON, || {
         published(pipeline).contains(&u64::from(id)).then_some(())
     });
@@ -88,7 +88,7 @@ fn goes_on_after(pipeline: &Pipeline<'_>, database: &Database, way: &str, id: u3
 
 /// What consumers are told of gaps.
 #[track_caller]
-fn gaps(pipeline: &Pipeline<'_>) -> Vec<Value> {
+pub(super) fn gaps(pipeline: &Pipeline<'_>) -> Vec<Value> {
     let records = pipeline.topic("waltide.gap").read_json();
     records.into_iter().map(|record| record.value).collect()
 }
@@ -145,7 +145,7 @@ fn a_slot_that_was_moved_on_stops_the_pipeline(version: Version) {
     let text = stops(&pipeline, "WT224", &["ahead of the checkpoint", "--accept-gap"]);
     let before: Lsn = checkpoint(&pipeline)["end_lsn"].as_str().unwrap().parse().unwrap();
     assert!(text.contains(&before.to_string()));
-    goes_on_after(&pipeline, &shop, "--accept-gap", 4);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--accept-gap", 4);
     // The second was skipped by somebody, the third is there.
     assert_eq!(published(&pipeline), [1, 3, 4]);
     let gaps = gaps(&pipeline);
@@ -171,7 +171,7 @@ fn a_slot_that_was_made_anew_behind_our_back_stops_the_pipeline() {
     shop.execute(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
     stops(&pipeline, "WT224", &["ahead of the checkpoint"]);
     shop.execute(&format!("SELECT pg_drop_replication_slot('{slot}')"));
-    goes_on_after(&pipeline, &shop, "--accept-gap", 3);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--accept-gap", 3);
     assert_eq!(published(&pipeline), [1, 3]);
 }
 
@@ -203,10 +203,34 @@ fn a_slot_the_server_has_given_up_stops_the_pipeline() {
         });
         shop.execute("DROP TABLE noise");
         stops(&pipeline, "WT211", &["is lost", "--accept-gap"]);
-        goes_on_after(&pipeline, &shop, "--accept-gap", 3);
+        goes_on_after(&pipeline, |id| order(&shop, id), "--accept-gap", 3);
         assert_eq!(published(&pipeline), [1, 3]);
         assert_eq!(gaps(&pipeline).len(), 1);
     }
+}
+
+/// From 18 on, a server may let go of slots that nobody reads.
+#[test]
+fn a_slot_that_nobody_read_for_too_long_stops_the_pipeline() {
+    let postgres =
+        PostgresOptions::new(Version::V18).setting("idle_replication_slot_timeout", "1s").start();
+    let shop = postgres.database("slot idle");
+    shop.execute(ORDERS);
+    let pipeline = Pipeline::of(&shop);
+    publish(&pipeline, &shop, [1]);
+    order(&shop, 2);
+    let reason = format!(
+        "SELECT coalesce(invalidation_reason, '') FROM pg_replication_slots WHERE slot_name = '{}'",
+        pipeline.slot()
+    );
+    eventually("the slot is let go", SOON, || {
+        shop.execute("CHECKPOINT");
+        (shop.value(&reason) == "idle_timeout").then_some(())
+    });
+    stops(&pipeline, "WT211", &["is lost: idle_timeout", "--accept-gap"]);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--accept-gap", 3);
+    assert_eq!(published(&pipeline), [1, 3]);
+    assert_eq!(gaps(&pipeline).len(), 1);
 }
 
 #[test]
@@ -233,7 +257,7 @@ fn another_database_or_server_under_the_same_name_stops_the_pipeline() {
     let slot = pipeline.slot();
     elsewhere.execute(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
     stops(&other, "WT222", &["system identifier", "accept-gap"]);
-    goes_on_after(&other, &elsewhere, "--accept-gap", 7);
+    goes_on_after(&other, |id| order(&elsewhere, id), "--accept-gap", 7);
     assert_eq!(gaps(&other)[0]["same_history"], false);
     assert_eq!(published(&other), [1, 7]);
 }
@@ -264,11 +288,29 @@ fn a_lost_checkpoint_is_not_a_new_pipeline() {
     kafka.delete_topic(&format!("{}.waltide.checkpoint", pipeline.name()));
     order(&shop, 2);
     stops(&pipeline, "WT309", &["--adopt"]);
-    goes_on_after(&pipeline, &shop, "--adopt", 3);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--adopt", 3);
     assert_eq!(published(&pipeline), [1, 2, 3]);
     let refused = recover(&pipeline, "--adopt", &["--yes"]);
     assert_eq!(refused.status, Some(1));
     assert!(refused.everything.contains("WT225"));
+}
+
+/// Slot and checkpoint are gone, and the topics hold records.
+#[test]
+fn a_lost_slot_without_a_checkpoint_is_not_a_new_pipeline() {
+    let kafka = KafkaOptions::new().start();
+    let shop = shop(Version::NEWEST, "all lost");
+    let pipeline = Pipeline::of(&shop).into_kafka(&kafka);
+    publish(&pipeline, &shop, [1]);
+    kafka.delete_topic(&format!("{}.waltide.checkpoint", pipeline.name()));
+    shop.execute(&format!("SELECT pg_drop_replication_slot('{}')", pipeline.slot()));
+    order(&shop, 2);
+    stops(&pipeline, "WT309", &["--adopt", "topics hold records"]);
+    let asked = recover(&pipeline, "--adopt", &[]);
+    assert!(asked.everything.contains("is not known"), "{}", asked.everything);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--adopt", 3);
+    // Nobody could read the second any more.
+    assert_eq!(published(&pipeline), [1, 3]);
 }
 
 #[test]
@@ -285,7 +327,7 @@ fn a_topic_that_has_lost_records_stops_the_pipeline() {
     daemon.terminate();
     kafka.create_topic(&topic, 1, &[]);
     stops(&pipeline, "WT311", &[&topic, "partition 0 ends at 0, and ended at 5"]);
-    goes_on_after(&pipeline, &shop, "--accept-gap", 6);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--accept-gap", 6);
     assert_eq!(published(&pipeline), [6]);
 }
 

@@ -319,15 +319,15 @@ fn what_keeps_a_table_from_being_read_is_said_and_the_stream_goes_on() {
     let pipeline = initial(&shop).with("source.url", url).with("source.publication", "tables");
     let daemon = pipeline.start();
     wait_until_read(&pipeline, &["public.open"]);
-    assert_fails_with(&daemon, "public.hidden", "WT226");
-    assert_fails_with(&daemon, "public.secret", "WT227");
-    assert_fails_with(&daemon, "public.gone", "WT226");
-    assert_fails_with(&daemon, "public.locked", "WT226");
+    assert_fails_with(&daemon, "public.hidden", "WT227");
+    assert_fails_with(&daemon, "public.secret", "WT228");
+    assert_fails_with(&daemon, "public.gone", "WT227");
+    assert_fails_with(&daemon, "public.locked", "WT227");
     let locker = shop.session();
     locker.execute("BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE");
     // A grant on the table itself would wait for that lock.
     shop.execute("GRANT allowed TO reader");
-    assert_fails_with(&daemon, "public.locked", "WT228");
+    assert_fails_with(&daemon, "public.locked", "WT229");
     for table in ["hidden", "secret", "gone"] {
         shop.execute(&format!("INSERT INTO {table} VALUES (1000)"));
     }
@@ -339,7 +339,7 @@ fn what_keeps_a_table_from_being_read_is_said_and_the_stream_goes_on() {
     shop.execute("DROP TABLE gone");
     wait_until_read(&pipeline, &["public.hidden", "public.secret", "public.locked"]);
     eventually("the table that is gone is said", SOON, || {
-        daemon.log().contains("WT229").then_some(())
+        daemon.log().contains("WT230").then_some(())
     });
     pipeline.wait_until_delivered();
     daemon.terminate();

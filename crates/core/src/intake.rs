@@ -264,6 +264,12 @@ impl Intake {
         self.watermark.is_delivered(ticket)
     }
 
+    /// When a transaction in flight was committed.
+    #[must_use]
+    pub fn commit_time(&self, ticket: Ticket) -> Option<PgTimestamp> {
+        self.watermark.commit_time(ticket)
+    }
+
     /// Whether a transaction is open.
     #[must_use]
     pub fn in_transaction(&self) -> bool {

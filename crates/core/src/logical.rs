@@ -1,7 +1,7 @@
 //! What `pg_logical_emit_message` writes into the log, as records.
 
 use crate::avro::debezium::{source, transaction, versioned};
-use crate::avro::envelope::{optional, text};
+use crate::avro::envelope::{optional, text, write_transaction};
 use crate::avro::json::Json;
 use crate::avro::plan::Source;
 use crate::avro::waltide::{field, optional as nullable};
@@ -55,8 +55,7 @@ impl Form {
                 out.push(2);
                 wire::long(out, meta.now.0.saturating_add(EPOCH_US).div_euclid(1000));
                 self.source.write_debezium(meta, out);
-                // Messages are no changes, and have no place among those of a transaction.
-                out.push(0);
+                write_transaction(meta, out);
                 out.push(2);
                 wire::bytes(out, message.prefix.as_bytes());
                 out.push(2);

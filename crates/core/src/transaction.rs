@@ -19,7 +19,7 @@ pub const SCHEMA: &str = include_str!("../../../schemas/transaction.avsc");
 const DEBEZIUM_KEY: &str = r#"{"type":"record","name":"TransactionMetadataKey","namespace":"io.debezium.connector.common","fields":[{"name":"id","type":"string"}],"connect.version":1,"connect.name":"io.debezium.connector.common.TransactionMetadataKey"}"#;
 
 /// The debezium profile's value.
-const DEBEZIUM_VALUE: &str = r#"{"type":"record","name":"TransactionMetadataValue","namespace":"io.debezium.connector.common","fields":[{"name":"status","type":"string"},{"name":"id","type":"string"},{"name":"event_count","type":["null","long"],"default":null},{"name":"data_collections","type":["null",{"type":"array","items":{"type":"record","name":"collection","namespace":"event","fields":[{"name":"data_collection","type":"string"},{"name":"event_count","type":"long"}],"connect.version":1,"connect.name":"event.collection"}}],"default":null},{"name":"ts_ms","type":"long"}],"connect.version":1,"connect.name":"io.debezium.connector.common.TransactionMetadataValue"}"#;
+const DEBEZIUM_VALUE: &str = r#"{"type":"record","name":"TransactionMetadataValue","namespace":"io.debezium.connector.common","fields":[{"name":"status","type":"string"},{"name":"id","type":"string"},{"name":"event_count","type":["null","long"],"default":null},{"name":"data_collections","type":["null",{"type":"array","items":["null",{"type":"record","name":"collection","namespace":"event","fields":[{"name":"data_collection","type":"string"},{"name":"event_count","type":"long"}],"connect.version":1,"connect.name":"event.collection"}]}],"default":null},{"name":"ts_ms","type":"long"}],"connect.version":1,"connect.name":"io.debezium.connector.common.TransactionMetadataValue"}"#;
 
 /// The schemas of key and value, as they are registered.
 #[must_use]
@@ -57,6 +57,13 @@ impl Events {
             }
         }
         Order { total: self.total, in_table }
+    }
+
+    /// Counts a message among the changes, as Debezium does. It is of no table, and comes first of
+    /// what it is of.
+    pub fn count_message(&mut self) -> Order {
+        self.total += 1;
+        Order { total: self.total, in_table: 1 }
     }
 
     /// Whether there is none.
@@ -108,6 +115,8 @@ pub fn write(profile: Profile, transaction: &Transaction, bound: Bound<'_>, out:
         }
         Profile::Debezium => {
             write_counts(bound, out, |out, schema, table| {
+                // An item may be null there.
+                out.push(2);
                 wire::size(out, schema.len() + 1 + table.len());
                 out.extend_from_slice(schema.as_bytes());
                 out.push(b'.');
@@ -166,6 +175,10 @@ mod tests {
         let orders = ["orders", "lines", "lines"].map(|table| events.count("public", table));
         let expected = [(1, 1), (2, 1), (3, 2)];
         assert_eq!(orders.map(|order| (order.total, order.in_table)), expected);
+        let mut with_message = events.clone();
+        let Order { total, in_table } = with_message.count_message();
+        assert_eq!((total, in_table), (4, 1));
+        assert!(with_message.by_table().eq(events.by_table()));
         events
     }
 

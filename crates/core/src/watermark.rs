@@ -114,6 +114,13 @@ impl Watermark {
         Ok(())
     }
 
+    /// When a transaction in flight was committed.
+    #[must_use]
+    pub fn commit_time(&self, ticket: Ticket) -> Option<PgTimestamp> {
+        let index = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
+        self.entries.get(index).map(|entry| entry.commit_time)
+    }
+
     /// Everything before this position is delivered.
     #[must_use]
     pub fn durable(&self) -> DurableLsn {

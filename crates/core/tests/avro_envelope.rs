@@ -6,7 +6,8 @@ use apache_avro::types::Value;
 use avro_fixture::{
     decode, get, keys, meta, modifier, options, plan, relation, table, text_row, value, values,
 };
-use waltide_core::avro::{ColumnFilter, Envelope, Notes, Options, Plan, Problem, Record, Written};
+use waltide_core::avro::{ColumnFilter, Envelope, Notes, Options, Plan, Problem};
+use waltide_core::avro::{Profile, Record, Written};
 use waltide_core::catalog::Types;
 use waltide_core::change::Row;
 use waltide_core::pgoutput::encode::TupleBuf;
@@ -66,6 +67,21 @@ fn a_delete_has_the_old_key_and_a_tombstone_behind_it() {
     let keys = keys(&plan(&orders()), &row);
     assert_eq!(keys[0], keys[1]);
     assert_eq!(*get(&keys[0], "id"), Value::Long(42));
+}
+
+#[test]
+fn only_debezium_has_a_tombstone_behind_the_delete_of_a_row_without_a_key() {
+    let keyless = relation("public", "log", ReplicaIdentity::Full, &[("line", 25, -1, false)]);
+    let old = text_row(&[Some("gone")]);
+    let row = Row::Delete(OldTuple::Full(old.tuple()));
+    for (profile, expected) in [(Profile::Waltide, 1), (Profile::Debezium, 2)] {
+        let options = Options { profile, ..options() };
+        let plan = Plan::compile(&keyless, &table(&keyless), &Types::default(), &options).unwrap();
+        assert_eq!(plan.records(&row).unwrap().count(), expected, "{profile:?}");
+        let without = Options { tombstones: false, ..options };
+        let plan = Plan::compile(&keyless, &table(&keyless), &Types::default(), &without).unwrap();
+        assert_eq!(plan.records(&row).unwrap().count(), 1, "{profile:?}");
+    }
 }
 
 #[test]

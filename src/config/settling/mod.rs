@@ -2,6 +2,7 @@
 //! up, so one run shows all there is to mend.
 
 mod options;
+mod registry;
 mod sink;
 mod source;
 
@@ -124,7 +125,10 @@ impl Settling<'_> {
         let registry = registry.and_then(|given| self.registry(given));
         let delivery = self.delivery(&typed.delivery);
         let snapshot = Self::snapshot(&typed.snapshot);
-        let options = self.table_options(name, typed, source.as_ref());
+        let prefix = self.prefix(name, typed);
+        let options = prefix
+            .as_deref()
+            .and_then(|prefix| self.table_options((name, prefix), typed, source.as_ref()));
         self.refuse_one_topic_for_all(typed, source.as_ref(), kafka.as_ref());
         Some(settled::Pipeline {
             name: named?,
@@ -132,17 +136,14 @@ impl Settling<'_> {
             kafka: kafka?,
             registry: registry?,
             profile: value_or(&typed.profile, Profile::Waltide),
+            prefix: prefix?,
             envelope: value_or(&typed.envelope, Envelope::Full),
             tombstones: value_or(&typed.tombstones, true),
             truncates: value_or(&typed.truncates, true),
             transactions: value_or(&typed.transactions, false),
             messages: value_or(&typed.messages, false),
-            heartbeat: typed
-                .heartbeat_seconds
-                .value()
-                .and_then(|count| u64::try_from(count.0).ok())
-                .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs),
+            heartbeat: seconds(&typed.heartbeat_seconds),
+            standby_yield: seconds(&typed.standby_yield_seconds),
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
@@ -154,6 +155,31 @@ impl Settling<'_> {
             large_rows: value_or(&typed.large_rows, LargeRows::Halt),
             table_options: options?,
         })
+    }
+
+    /// What stands for the pipeline in the names of its tables' topics.
+    fn prefix(&mut self, name: &str, typed: &typed::Pipeline) -> Option<String> {
+        let given = match &typed.prefix {
+            Key::Given(given) => given,
+            Key::Absent => return Some(name.to_owned()),
+            Key::Broken => return None,
+        };
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if given.value.is_empty() || !given.value.chars().all(legal) {
+            let message = "this cannot begin a topic's name";
+            let error = given.at.error(Kind::InvalidValue, message);
+            self.problems.add(error.help("use letters, digits, dots, `_` and `-`"));
+            return None;
+        }
+        if value_or(&typed.profile, Profile::Waltide) != Profile::Debezium {
+            let error = given.at.error(Kind::Conflict, "only the debezium profile has a prefix");
+            self.problems
+                .add(error.help(
+                    "set `profile: debezium`, or say in `kafka.topic` how topics are called",
+                ));
+            return None;
+        }
+        Some(given.value.clone())
     }
 
     fn name(&mut self, name: &str, at: &At) -> Option<String> {
@@ -240,12 +266,14 @@ impl Settling<'_> {
         settled: &[Option<settled::Pipeline>],
     ) {
         for (index, (entry, pipeline)) in entries.iter().zip(settled).enumerate() {
-            let Some(kafka) = pipeline.as_ref().map(|pipeline| &pipeline.kafka) else { continue };
+            let Some(pipeline) = pipeline else { continue };
+            let kafka = &pipeline.kafka;
             let shared = settled.iter().take(index).flatten().any(|other| {
                 other.kafka.topic == kafka.topic
                     && other.kafka.bootstrap_servers == kafka.bootstrap_servers
+                    && (other.prefix == pipeline.prefix || !kafka.topic.names_pipeline())
             });
-            if shared && !kafka.topic.names_pipeline() {
+            if shared {
                 self.warnings.push(Warning {
                     place: entry.at.key.place.clone(),
                     key: entry.at.path.child("kafka").child("topic").as_str().to_owned(),
@@ -324,4 +352,10 @@ impl Settling<'_> {
             format: value_or(&typed.format, LogFormat::Auto),
         }
     }
+}
+
+/// A time, where it is not zero.
+fn seconds<const MAX: i32>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<Duration> {
+    let seconds = typed.value().and_then(|count| u64::try_from(count.0).ok());
+    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }

@@ -17,7 +17,7 @@ const OWN_TOPICS: [&str; 4] =
 impl Settling<'_> {
     pub(super) fn table_options(
         &mut self,
-        pipeline: &str,
+        (pipeline, prefix): (&str, &str),
         typed: &typed::Pipeline,
         source: Option<&Source>,
     ) -> Option<BTreeMap<TableName, TableOptions>> {
@@ -33,8 +33,8 @@ impl Settling<'_> {
             let Some(given) = entry.value.given() else { continue };
             let Some(options) = self.options_of_one(given) else { continue };
             if let (Some(topic), Some(typed)) = (&options.topic, given.value.topic.given()) {
-                let name = topic.render(pipeline, &table.schema, &table.table);
-                self.refuse_taken_topic(pipeline, &name, &typed.at, &topics);
+                let name = topic.render(prefix, &table.schema, &table.table);
+                self.refuse_taken_topic([pipeline, prefix], &name, &typed.at, &topics);
                 topics.insert(name, &typed.at);
             }
             if settled.insert(table, options).is_some() {
@@ -135,13 +135,16 @@ impl Settling<'_> {
 
     fn refuse_taken_topic(
         &mut self,
-        pipeline: &str,
+        owners: [&str; 2],
         name: &str,
         at: &At,
         topics: &BTreeMap<String, &At>,
     ) {
-        let own = name.strip_prefix(pipeline).and_then(|rest| rest.strip_prefix('.'));
-        if own.is_some_and(|rest| OWN_TOPICS.contains(&rest)) {
+        let own = |owner| {
+            let rest = name.strip_prefix(owner).and_then(|rest| rest.strip_prefix('.'));
+            rest.is_some_and(|rest| OWN_TOPICS.contains(&rest))
+        };
+        if owners.into_iter().any(own) {
             let message = "the pipeline keeps a topic of its own under this name";
             self.problems.add(at.error(Kind::Conflict, message).help("choose another name"));
         }

@@ -1,4 +1,4 @@
-//! What the keys of `kafka` and `registry` mean.
+//! What the keys of `kafka` mean.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::config::librdkafka;
 use crate::config::reading::{At, Given, Key, Map, Property};
 use crate::config::scalars::Verbatim;
 use crate::config::secret::{Credential, Secret};
-use crate::config::settled::{Kafka, Registry, RegistryLogin, Source};
+use crate::config::settled::{Kafka, KafkaLogin, Source};
 use crate::config::topic::TopicTemplate;
 use crate::config::typed;
-use crate::config::url::{RegistryUrl, check_host};
+use crate::config::url::check_host;
 
 use super::{Settling, Warning};
 
@@ -32,6 +32,7 @@ impl Settling<'_> {
         let topic_config = self.topic_config(&typed.topic_config);
         let properties = self.properties(&typed.properties);
         self.refuse_unreachable_min_isr(typed);
+        let login = self.kafka_login(typed, at);
         Some(Kafka {
             bootstrap_servers: servers?,
             topic: topic?,
@@ -39,7 +40,66 @@ impl Settling<'_> {
             replication_factor: typed.replication_factor.value().map(|count| count.0),
             topic_config: topic_config?,
             properties: properties?,
+            login: login?,
         })
+    }
+
+    fn kafka_login(&mut self, typed: &typed::Kafka, at: &At) -> Option<KafkaLogin> {
+        let entries = typed.properties.value().map(|map| map.entries.as_slice());
+        let property = |name: &str| {
+            let mut entries = entries.unwrap_or_default().iter();
+            entries.rfind(|entry| librdkafka::canonical(&entry.name) == name)
+        };
+        let text = |name: &str| {
+            property(name)?.value.value().map(|value| value.0.expose().to_ascii_uppercase())
+        };
+        let bearer = text("sasl.mechanism").as_deref() == Some("OAUTHBEARER");
+        let ways = [
+            (typed.password_file.given().map(|given| &given.at), "`password_file`"),
+            (typed.token_file.given().map(|given| &given.at), "`token_file`"),
+            (typed.token_command.given().map(|given| &given.at), "`token_command`"),
+        ];
+        let ways: Vec<_> = ways.iter().filter_map(|(at, name)| Some(((*at)?, *name))).collect();
+        let mut refuse = |at: &At, message: String, help: &str| {
+            self.problems.add(at.key_error(Kind::Conflict, message).help(help));
+            None
+        };
+        match ways.as_slice() {
+            [] => {
+                let own = text("enable.sasl.oauthbearer.unsecure.jwt").is_some()
+                    || text("sasl.oauthbearer.method").as_deref() == Some("OIDC");
+                if bearer && !own {
+                    let help = "OAUTHBEARER needs a token: its file, or `token_command`";
+                    self.problems.add(at.missing("token_file").help(help));
+                    return None;
+                }
+                Some(KafkaLogin::AsConfigured)
+            }
+            [(at, "`password_file`")] => {
+                if property("sasl.password").is_some() {
+                    let message = "the password is given twice: here and as `sasl.password`";
+                    return refuse(at, message.to_owned(), "keep this one");
+                }
+                let file = typed.password_file.value()?;
+                Some(KafkaLogin::Password(Credential::File(file.clone())))
+            }
+            [(at, name)] if !bearer && property("sasl.mechanism").is_some() => refuse(
+                at,
+                format!("{name} is for `sasl.mechanism: OAUTHBEARER`, and another is set"),
+                "keep one of them",
+            ),
+            [(_, "`token_file`")] => {
+                let file = typed.token_file.value()?;
+                Some(KafkaLogin::Token(Credential::File(file.clone())))
+            }
+            [_] => {
+                let command = typed.token_command.given()?;
+                self.command(command).map(KafkaLogin::Token)
+            }
+            [(_, first), (at, name), ..] => {
+                refuse(at, format!("there are two ways to log in: {first} and {name}"), "keep one")
+            }
+        }
     }
 
     fn servers(&mut self, given: &Given<String>) -> Option<String> {
@@ -142,77 +202,6 @@ impl Settling<'_> {
                 "put `{table}` into the name, and `{schema}` where there are several; one table's \
                  own topic is set under `table_options`",
             ));
-        }
-    }
-
-    pub(super) fn registry(&mut self, given: &Given<typed::Registry>) -> Option<Registry> {
-        let Given { value: typed, at } = given;
-        let url = typed.url.required("url", at, self.problems).and_then(|given| {
-            let parsed = RegistryUrl::parse(given.value.0.expose());
-            self.problems.check(parsed.map_err(|why| given.at.error(Kind::InvalidValue, why)))
-        });
-        let in_url = url.as_ref().and_then(|url| url.login.clone());
-        let login = self.login(typed, at, in_url);
-        Some(Registry { url: url?.address, login: login? })
-    }
-
-    fn login(
-        &mut self,
-        typed: &typed::Registry,
-        at: &At,
-        in_url: Option<(String, Secret)>,
-    ) -> Option<RegistryLogin> {
-        let ways = [
-            in_url.is_some().then_some("a login in `url`"),
-            typed.token_file.given().map(|_| "`token_file`"),
-            typed.username.given().map(|_| "`username`"),
-        ];
-        let ways: Vec<&str> = ways.into_iter().flatten().collect();
-        if ways.len() > 1 {
-            let message = format!("there are two ways to log in: {}", ways.join(" and "));
-            let error = at.key_error(Kind::Conflict, message);
-            self.problems.add(error.help("keep one of them"));
-            return None;
-        }
-        let password = self.registry_password(typed)?;
-        match (in_url, typed.token_file.value(), &typed.username, password) {
-            (None, None, Key::Given(user), Some(password)) => {
-                Some(RegistryLogin::Basic { username: user.value.clone(), password })
-            }
-            (_, _, Key::Given(_), None) => {
-                self.problems.add(at.missing("password_file").help("`username` needs a password"));
-                None
-            }
-            (None, None, Key::Absent, Some(_)) => {
-                self.problems.add(at.missing("username").help("the password needs a user"));
-                None
-            }
-            (Some(_), _, _, Some(_)) | (_, Some(_), _, Some(_)) => {
-                let message = format!("there is a password beside {}", ways.concat());
-                self.problems.add(at.key_error(Kind::Conflict, message).help("keep one of them"));
-                None
-            }
-            (Some((username, password)), ..) => {
-                Some(RegistryLogin::Basic { username, password: Credential::Inline(password) })
-            }
-            (None, Some(file), ..) => Some(RegistryLogin::Bearer(Credential::File(file.clone()))),
-            (None, None, Key::Absent, None) => Some(RegistryLogin::None),
-            (None, None, Key::Broken, _) => None,
-        }
-    }
-
-    /// The outer nothing says that a problem was collected.
-    fn registry_password(&mut self, typed: &typed::Registry) -> Option<Option<Credential>> {
-        match (&typed.password, &typed.password_file) {
-            (Key::Broken, _) | (_, Key::Broken) => None,
-            (Key::Given(_), Key::Given(file)) => {
-                let message = "the password is given twice: here and as `password`";
-                self.problems.add(file.at.key_error(Kind::Conflict, message).help("keep this one"));
-                None
-            }
-            (Key::Given(given), Key::Absent) => Some(Some(Credential::Inline(given.value.clone()))),
-            (Key::Absent, Key::Given(file)) => Some(Some(Credential::File(file.value.clone()))),
-            (Key::Absent, Key::Absent) => Some(None),
         }
     }
 }

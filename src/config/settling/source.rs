@@ -48,6 +48,7 @@ impl Settling<'_> {
             exclude: exclude?,
             slot: slot?,
             publication: publication?,
+            failover: value_or(&typed.failover, false),
             binary: value_or(&typed.binary, true),
         })
     }
@@ -57,22 +58,41 @@ impl Settling<'_> {
         typed: &typed::Source,
         url: Option<&DatabaseUrl>,
     ) -> Option<Option<Credential>> {
-        match &typed.password_file {
-            Key::Broken => None,
-            Key::Given(file) => {
-                if url.is_some_and(DatabaseUrl::has_password) {
-                    let message = "the password is given twice: here and in `url`";
-                    let error = file.at.key_error(Kind::Conflict, message);
-                    self.problems.add(error.help("take it out of the URL"));
-                }
-                Some(Some(Credential::File(file.value.clone())))
+        let (credential, at) = match (&typed.password_file, &typed.password_command) {
+            (Key::Broken, _) | (_, Key::Broken) => return None,
+            (Key::Given(_), Key::Given(command)) => {
+                let message = "the password is given twice: here and as `password_file`";
+                let error = command.at.key_error(Kind::Conflict, message);
+                self.problems.add(error.help("keep one of them"));
+                return None;
             }
-            Key::Absent => {
+            (Key::Given(file), Key::Absent) => (Credential::File(file.value.clone()), &file.at),
+            (Key::Absent, Key::Given(command)) => (self.command(command)?, &command.at),
+            (Key::Absent, Key::Absent) => {
                 let given = self.environment.get(PASSWORD_VARIABLE).filter(|text| !text.is_empty());
                 let needed = !url.is_some_and(DatabaseUrl::has_password);
-                Some(given.filter(|_| needed).map(|text| Credential::Inline(Secret::new(text))))
+                return Some(
+                    given.filter(|_| needed).map(|text| Credential::Inline(Secret::new(text))),
+                );
             }
+        };
+        if url.is_some_and(DatabaseUrl::has_password) {
+            let message = "the password is given twice: here and in `url`";
+            let error = at.key_error(Kind::Conflict, message);
+            self.problems.add(error.help("take it out of the URL"));
         }
+        Some(Some(credential))
+    }
+
+    /// A command that prints a secret.
+    pub(super) fn command(&mut self, given: &Given<Texts>) -> Option<Credential> {
+        let words: Vec<String> = given.value.iter().map(|word| word.value.clone()).collect();
+        if words.first().is_none_or(String::is_empty) {
+            let error = given.at.error(Kind::InvalidValue, "no program is named");
+            self.problems.add(error.help("write the program and its arguments: [print-it, --now]"));
+            return None;
+        }
+        Some(Credential::Command(words))
     }
 
     fn patterns(&mut self, typed: &Texts) -> Option<Vec<TablePattern>> {

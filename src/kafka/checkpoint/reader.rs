@@ -73,7 +73,7 @@ impl Reader {
     /// The first offset, and the one behind the last record that is replicated, whether its
     /// transaction is committed or not.
     fn bounds(&mut self) -> Result<(i64, i64), Error> {
-        let mut config = self.settings.client();
+        let mut config = self.settings.client()?;
         // Else the answer would be the end of what is committed.
         config.set("isolation.level", "read_uncommitted");
         let consumer = self.create(&config)?;
@@ -109,7 +109,7 @@ impl Reader {
         end: i64,
         key: &[u8],
     ) -> Result<Option<Option<Vec<u8>>>, Error> {
-        let consumer = self.create(&self.committed_only())?;
+        let consumer = self.create(&self.committed_only()?)?;
         let last = self.read_through(&consumer, start, end, key);
         self.used.push(consumer);
         last
@@ -156,8 +156,8 @@ impl Reader {
         }))
     }
 
-    fn committed_only(&self) -> ClientConfig {
-        let mut config = self.settings.client();
+    fn committed_only(&self) -> Result<ClientConfig, Error> {
+        let mut config = self.settings.client()?;
         config
             .set("isolation.level", "read_committed")
             // librdkafka assigns nothing without one; no group is ever joined.
@@ -172,13 +172,16 @@ impl Reader {
             .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
             // How soon it asks again once there is room.
             .set("fetch.queue.backoff.ms", "5");
-        config
+        Ok(config)
     }
 
     fn create(&self, config: &ClientConfig) -> Result<Consumer, Error> {
-        config
-            .create_with_context(Listening::default())
-            .map_err(|error| Error::of_call(&error, &self.settings.bootstrap_servers, "", ""))
+        let consumer: Consumer = config
+            .create_with_context(self.settings.listening())
+            .map_err(|error| Error::of_call(&error, &self.settings.bootstrap_servers, "", ""))?;
+        let badge = &consumer.client().context().1;
+        badge.settle(self.deadline, || drop(consumer.poll(POLL)));
+        Ok(consumer)
     }
 
     fn left(&self) -> Duration {

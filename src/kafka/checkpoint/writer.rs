@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 use super::{CheckpointTopic, GRACE, PARTITION};
 use crate::kafka::Error;
 use crate::kafka::connection::Complaints;
+use crate::kafka::login::Badge;
 
 /// Writes waiting for the thread: they come one at a time, and none after one that was given up.
 const WAITING: usize = 1;
@@ -172,9 +174,19 @@ fn run(
 struct Reports {
     failure: Mutex<Option<KafkaError>>,
     complaints: Complaints,
+    badge: Badge,
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.badge.show()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.complaints.logged(level, facility, text);
     }
@@ -205,7 +217,7 @@ struct Transactions {
 impl Transactions {
     fn create(topic: &CheckpointTopic, transactional_id: String) -> Result<Self, Error> {
         let brokers = topic.settings.bootstrap_servers.clone();
-        let mut config = topic.settings.client();
+        let mut config = topic.settings.client()?;
         config
             .set("transactional.id", &transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
@@ -221,12 +233,17 @@ impl Transactions {
             .set("compression.type", "lz4")
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string());
         let producer: BaseProducer<Reports> = config
-            .create_with_context(Reports::default())
+            .create_with_context(Reports {
+                badge: Badge::new(&topic.settings.login),
+                ..Reports::default()
+            })
             .map_err(|error| Error::of_call(&error, &brokers, "", ""))?;
         Ok(Self { producer, topic: topic.name.clone(), transactional_id, brokers })
     }
 
     fn init(&self, deadline: Instant) -> Outcome {
+        let badge = &self.producer.context().badge;
+        badge.settle(deadline, || self.producer.poll(POLL));
         // librdkafka asks for the coordinator at once and, if it has no connection just then, only
         // half a second later. An answer to the first question may come by a connection to the
         // bootstrap address that is closed on account of it, an answer to the second shows one

@@ -179,7 +179,7 @@ async fn measure(on: &mut Connection, source: &Source, id: RelationId) -> Result
         other => return Ok(other),
     };
     let Some(table) = published else { return Ok(Event::Gone(id)) };
-    let Some(relation) = on.described(&table).await? else { return Ok(Event::Gone(id)) };
+    let Some(relation) = on.as_published(&table).await? else { return Ok(Event::Gone(id)) };
     let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
     let types = on.load_types(&oids).await?;
     let leaves = on.leaves(table.id).await?;

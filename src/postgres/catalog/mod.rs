@@ -3,6 +3,7 @@
 //! Everything here runs on a plain connection. What takes several queries sees one state of the
 //! catalog: they share a snapshot, the caller's where a transaction is open.
 
+mod preflight;
 mod publication;
 mod reading;
 mod relations;
@@ -10,6 +11,7 @@ mod server;
 mod tables;
 mod types;
 
+pub use preflight::Preflight;
 pub use publication::{Publication, PublishedTable};
 pub use reading::{Activity, Leaf, SHAPE};
 pub use relations::Relations;

@@ -76,7 +76,10 @@ FROM pg_locks WHERE locktype = 'transactionid' AND granted AND mode = 'Exclusive
 
 impl Connection {
     /// A published table as the stream describes it; none where it is gone.
-    pub async fn described(&mut self, table: &PublishedTable) -> Result<Option<Relation>, Error> {
+    pub async fn as_published(
+        &mut self,
+        table: &PublishedTable,
+    ) -> Result<Option<Relation>, Error> {
         let id = table.id.0.to_string();
         let names = sql::array(&table.columns);
         let rows = self.query(COLUMNS, &[Some(&id), Some(&names)]).await?;

@@ -16,6 +16,7 @@ use waltide_core::pgoutput::{
 };
 use waltide_stack::{Database, Stack, Version};
 
+use super::kinds::Kind;
 use super::{create, kinds, values, write};
 use crate::support::{Random, on_each_version};
 
@@ -39,15 +40,24 @@ fn assert_same_bytes(version: Version, binary: bool) {
     let test = format!("copied {version} {}", if binary { "binary" } else { "text" });
     let mut random = Random::from_environment(&test);
     let shop = Stack::shared().database(version, &test);
-    let kinds = kinds::all(version);
-    create(&shop, &kinds);
+    shop.execute(kinds::TYPES);
+    assert_same_bytes_in(&shop, &kinds::all(version), binary, &mut random);
+}
+
+pub(super) fn assert_same_bytes_in(
+    shop: &Database,
+    kinds: &[Kind],
+    binary: bool,
+    random: &mut Random,
+) {
+    create(shop, kinds);
     shop.execute("CREATE PUBLICATION every FOR TABLE every");
     let slot = shop.prefix();
     shop.execute(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
     let rows = values().min(MOST_VALUES).div_ceil(kinds.len());
-    write(&shop.session(), &kinds, rows, &mut random);
+    write(&shop.session(), kinds, rows, random);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let read = runtime.expect("a runtime").block_on(read(&shop, binary));
+    let read = runtime.expect("a runtime").block_on(read(shop, binary));
     assert_eq!((read.streamed.len(), read.copied.len()), (rows, rows));
     shop.execute(&format!("SELECT pg_drop_replication_slot('{slot}')"));
     for profile in [Profile::Waltide, Profile::Debezium] {

@@ -27,7 +27,12 @@ pub(crate) enum Form {
     Pairs,
     /// Numbers with spaces between them.
     Vector,
-    Array(Box<Form>),
+    /// Numbers as pgvector writes them.
+    Dense,
+    /// The numbers that are not zero, each behind its index.
+    Sparse,
+    /// With what stands between its elements.
+    Array(Box<Form>, char),
     Range(Box<Form>),
     Multirange(Box<Form>),
     Composite(Vec<(&'static str, Form)>),
@@ -64,8 +69,10 @@ impl Form {
             Self::Polygon => format!("({})", points(value)),
             Self::Circle => format!("<{},{}>", point(&value["center"]), plain(&value["radius"])),
             Self::Pairs => pairs(value),
-            Self::Vector => items(value).iter().map(plain).collect::<Vec<_>>().join(" "),
-            Self::Array(element) => array(element, value, path, beside),
+            Self::Vector => numbers(value).replace(',', " "),
+            Self::Dense => format!("[{}]", numbers(value)),
+            Self::Sparse => sparse(value),
+            Self::Array(element, delimiter) => array(element, *delimiter, value, path, beside),
             Self::Range(bound) => range(bound, value, path, beside),
             Self::Multirange(bound) => {
                 let ranges = items(value).iter().enumerate();
@@ -118,6 +125,18 @@ fn points(value: &Value) -> String {
     items(&value["points"]).iter().map(point).collect::<Vec<_>>().join(",")
 }
 
+fn numbers(value: &Value) -> String {
+    items(value).iter().map(plain).collect::<Vec<_>>().join(",")
+}
+
+fn sparse(value: &Value) -> String {
+    let [indices, values] = ["indices", "values"].map(|name| items(&value[name]));
+    assert_eq!(indices.len(), values.len());
+    let elements = indices.iter().zip(values);
+    let elements = elements.map(|(index, value)| format!("{index}:{}", plain(value)));
+    format!("{{{}}}/{}", elements.collect::<Vec<_>>().join(","), value["dimensions"])
+}
+
 fn interval(value: &Value) -> String {
     let [months, days, us] = ["months", "days", "micros"].map(|part| number(&value[part]));
     let (sign, us) = (if us < 0 { "-" } else { "" }, us.unsigned_abs());
@@ -134,7 +153,13 @@ fn pairs(value: &Value) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-fn array(element: &Form, value: &Value, path: &str, beside: &Beside<'_>) -> String {
+fn array(
+    element: &Form,
+    delimiter: char,
+    value: &Value,
+    path: &str,
+    beside: &Beside<'_>,
+) -> String {
     let items = items(value).iter().enumerate();
     let texts: Vec<String> = items
         .map(|(at, item)| {
@@ -143,8 +168,8 @@ fn array(element: &Form, value: &Value, path: &str, beside: &Beside<'_>) -> Stri
         })
         .collect();
     match beside.shapes[path].as_str() {
-        Some(bounds) => format!("{bounds}={}", nested(&lengths(bounds), &texts)),
-        None => nested(&[texts.len()], &texts),
+        Some(bounds) => format!("{bounds}={}", nested(&lengths(bounds), &texts, delimiter)),
+        None => nested(&[texts.len()], &texts, delimiter),
     }
 }
 
@@ -160,14 +185,14 @@ fn lengths(bounds: &str) -> Vec<usize> {
 }
 
 /// Elements that stand in one row, in braces for each dimension.
-pub(crate) fn nested(lengths: &[usize], texts: &[String]) -> String {
+pub(crate) fn nested(lengths: &[usize], texts: &[String], delimiter: char) -> String {
     let inner = match lengths {
         [] | [_] => texts.to_vec(),
         [first, rest @ ..] => {
-            texts.chunks(texts.len() / first).map(|part| nested(rest, part)).collect()
+            texts.chunks(texts.len() / first).map(|part| nested(rest, part, delimiter)).collect()
         }
     };
-    format!("{{{}}}", inner.join(","))
+    format!("{{{}}}", inner.join(&delimiter.to_string()))
 }
 
 fn range(bound: &Form, value: &Value, path: &str, beside: &Beside<'_>) -> String {

@@ -22,7 +22,7 @@ pub(crate) struct Kind {
     pub(crate) make: Make,
 }
 
-fn kind(sql: &str, form: Form, make: impl Fn(&mut Random) -> String + 'static) -> Kind {
+pub(crate) fn kind(sql: &str, form: Form, make: impl Fn(&mut Random) -> String + 'static) -> Kind {
     Kind { sql: sql.to_owned(), cast: sql.to_owned(), form, make: Box::new(make) }
 }
 
@@ -39,6 +39,7 @@ pub(crate) const TYPES: &str = r#"
     CREATE TYPE mood AS ENUM ('fine', 'so-so', 'ünï "q"', '');
     CREATE DOMAIN price AS numeric(12,3);
     CREATE TYPE address AS (street text, zip varchar(10), geo point, paid numeric(8,2), due timestamptz);
+    CREATE TYPE measured AS (rough real, fine double precision);
     CREATE TYPE person AS (name text, home address, moods mood[]);
 "#;
 
@@ -241,12 +242,18 @@ fn made(version: Version) -> Vec<Kind> {
     let chosen = kinds.into_iter().flatten().filter(|kind| of.contains(&kind.sql.as_str()));
     let mut made: Vec<Kind> = chosen.map(array).collect();
     assert_eq!(made.len(), of.len());
-    made.extend([person(), array(address())]);
+    let corners = shapes().into_iter().find(|kind| kind.sql == "box").expect("box");
+    made.extend([measured(), person(), array(address()), array_with(corners, ';')]);
     made
 }
 
 /// Elements may be NULL, in up to two dimensions that begin anywhere.
 fn array(of: Kind) -> Kind {
+    array_with(of, ',')
+}
+
+/// Some types have another delimiter than a comma.
+pub(crate) fn array_with(of: Kind, delimiter: char) -> Kind {
     let (sql, cast) = (format!("{}[]", of.sql), format!("{}[]", of.cast));
     let make = move |random: &mut Random| {
         let lengths = match random.of(0..5) {
@@ -267,9 +274,17 @@ fn array(of: Kind) -> Kind {
             .map(|_| if random.once_in(6) { "NULL".to_owned() } else { quoted(&(of.make)(random)) })
             .collect();
         let equals = if bounds.is_empty() { "" } else { "=" };
-        format!("{bounds}{equals}{}", nested(&lengths, &texts))
+        format!("{bounds}{equals}{}", nested(&lengths, &texts, delimiter))
     };
-    kind(&sql, Form::Array(Box::new(of.form)), make).cast(&cast)
+    kind(&sql, Form::Array(Box::new(of.form), delimiter), make).cast(&cast)
+}
+
+/// A profile tells it as text, so the digits have to be the server's.
+fn measured() -> Kind {
+    let form = Form::Composite(vec![("rough", Form::Plain), ("fine", Form::Plain)]);
+    kind("measured", form, |random| {
+        format!("({},{})", text::float(random, 38), text::float(random, 307))
+    })
 }
 
 fn address() -> Kind {
@@ -289,7 +304,7 @@ fn address() -> Kind {
 
 fn person() -> Kind {
     let home = address();
-    let moods = Form::Array(Box::new(Form::Plain));
+    let moods = Form::Array(Box::new(Form::Plain), ',');
     let fields = vec![("name", Form::Plain), ("home", home.form), ("moods", moods)];
     kind("person", Form::Composite(fields), move |random| {
         let (name, home) = (quoted(&text::words(random)), quoted(&(home.make)(random)));

@@ -62,8 +62,19 @@ pub(crate) fn numeric(random: &mut Random) -> String {
 }
 
 pub(crate) fn float(random: &mut Random, exponent: u64) -> String {
-    let edges =
-        ["NaN", "Infinity", "-Infinity", "-0", "0.1", "1e-40", "1", "3.4028234e38", "16777217"];
+    let edges = [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "-0",
+        "0.1",
+        "1e-40",
+        "1",
+        "3.4028234e38",
+        "16777217",
+        "1e23",
+        "-426252.125",
+    ];
     or_edge(random, &edges, |random| {
         let digits = random.of(1..1 << 53);
         let power = random.of(0..exponent).cast_signed() - 16;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use waltide_stack::serde_json::json;
-use waltide_stack::{Kafka, KafkaOptions, Version};
+use waltide_stack::serde_json::{self, Value, json};
+use waltide_stack::{Database, Kafka, KafkaOptions, Version};
 
 use super::{arrive, order, pipeline, shop, tells};
 use crate::cli::waltide;
@@ -104,13 +104,13 @@ fn what_setup_prints_for_kafka_is_enough_and_nothing_of_it_can_be_left_out() {
             let (kafka, ca) = (&kafka, &ca);
             scope.spawn(move || is_missed(kafka, ca, without));
         }
+        scope.spawn(|| check_says_what_is_missing(&kafka, &ca));
     });
 }
 
-fn is_missed(kafka: &Kafka, ca: &File, without: &Without) {
-    let name = format!("acl {} {}", without.operation, without.on.trim_start_matches('-'));
-    let database = shop(Version::NEWEST, &name);
-    let pipeline = pipeline(&database).into_kafka(kafka).with(
+/// A pipeline that logs in there.
+fn logs_in<'a>(database: &'a Database, kafka: &Kafka, ca: &File) -> Pipeline<'a> {
+    pipeline(database).into_kafka(kafka).with(
         "kafka.properties",
         json!({
             "security.protocol": "sasl_ssl",
@@ -119,7 +119,38 @@ fn is_missed(kafka: &Kafka, ca: &File, without: &Without) {
             "sasl.username": "waltide",
             "sasl.password": "secret",
         }),
-    );
+    )
+}
+
+fn check_says_what_is_missing(kafka: &Kafka, ca: &File) {
+    let database = shop(Version::NEWEST, "acl check");
+    let pipeline = logs_in(&database, kafka, ca);
+    let check = || {
+        let file = pipeline.file();
+        let path = file.path().to_str().expect("a path in UTF-8");
+        let ended = waltide(&["check", "--json", "--config", path]);
+        let lines = ended.out.lines().map(serde_json::from_str::<Value>);
+        let findings: Vec<Value> = lines.collect::<Result<_, _>>().expect("JSON");
+        let refused = findings.into_iter().find(|it| it["check"] == "kafka.create");
+        (ended.status, refused.expect("topics are looked at"))
+    };
+    let (status, refused) = check();
+    assert_eq!(status, Some(1));
+    assert_eq!((&refused["level"], &refused["code"]), (&"error".into(), &"WT304".into()));
+    for step in refused["mend"].as_array().expect("steps") {
+        let command = step["text"].as_str().expect("a text");
+        let arguments = command.strip_prefix("kafka-acls.sh ").expect("Kafka's tool").split(' ');
+        kafka.acls(arguments.skip(2));
+    }
+    let (status, allowed) = check();
+    assert_eq!((status, &allowed["level"]), (Some(0), &"ok".into()), "{allowed}");
+    assert!(!kafka.topics().iter().any(|topic| topic.starts_with(pipeline.name())));
+}
+
+fn is_missed(kafka: &Kafka, ca: &File, without: &Without) {
+    let name = format!("acl {} {}", without.operation, without.on.trim_start_matches('-'));
+    let database = shop(Version::NEWEST, &name);
+    let pipeline = logs_in(&database, kafka, ca);
     let mut missing = Vec::new();
     for mut command in printed(&pipeline) {
         let place = command

@@ -4,8 +4,8 @@ use waltide_stack::serde_json::json;
 use waltide_stack::{Proxy, Stack, Version, eventually};
 
 use super::{
-    FailingFast, SOON, arrive, fails_fast, fails_fast_as, logged_once, order, pipeline, set_up,
-    shop, tells, tries_again,
+    FailingFast, SOON, arrive, fails_fast, fails_fast_as, logged_once, open_circuits, order,
+    pipeline, set_up, shop, tells, tries_again,
 };
 
 /// A proxy at the address that is configured; brokers then name their own.
@@ -25,9 +25,12 @@ fn a_kafka_where_nothing_listens_is_waited_for() {
     let told = tells(&daemon, "WT301", &[&address, "refused", "bootstrap_servers"]);
     fails_fast_as(&pipeline, &told);
     tries_again(&daemon);
+    assert_eq!(open_circuits(&daemon), ["kafka"]);
     proxy.restore();
     order(&database, 2);
     arrive(&pipeline, &[1, 2]);
+    daemon.wait_ready();
+    assert_eq!(open_circuits(&daemon), [""; 0]);
     logged_once(&daemon, &["WT301"]);
     daemon.terminate();
 }

@@ -1,37 +1,15 @@
 //! The server does not let us in.
 
 use std::fs;
-use std::path::PathBuf;
 
 use waltide_stack::{Database, PostgresOptions, Version};
 
+use super::rotation::SecretFile;
 use super::{arrive, fails_fast_as, logged_once, order, set_up, shop, tells, tries_again};
 
 /// The name of a test's own role.
 fn role(database: &Database) -> String {
     format!("{}_cdc", database.prefix())
-}
-
-/// A file that goes away with its owner.
-struct PasswordFile(PathBuf);
-
-impl PasswordFile {
-    fn of(database: &Database, password: &str) -> Self {
-        let name = format!("{}.password", database.prefix());
-        let file = Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name));
-        file.write(password);
-        file
-    }
-
-    fn write(&self, password: &str) {
-        fs::write(&self.0, password).expect("a password file");
-    }
-}
-
-impl Drop for PasswordFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 #[test]
@@ -43,10 +21,10 @@ fn a_wrong_password_is_told_from_a_rule_that_does_not_let_us_in() {
     database.execute(super::ORDERS);
     let role = role(&database);
     database.execute(&format!("CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'right'"));
-    let file = PasswordFile::of(&database, "wrong");
+    let file = SecretFile::of(&database, "password", "wrong");
     let pipeline = set_up(&database)
         .with("source.url", database.url_as(&role, None))
-        .with("source.password_file", file.0.to_string_lossy().as_ref());
+        .with("source.password_file", file.path());
     order(&database, 1);
 
     let daemon = pipeline.launch();

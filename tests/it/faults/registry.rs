@@ -1,17 +1,14 @@
 //! The schema registry does not answer, or refuses.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use waltide_stack::serde_json::json;
+use waltide_stack::{Proxy, Registry, RegistryOptions, Stack, Version};
 
-use waltide_stack::{Proxy, Registry, Stack, Version};
-
+use super::rotation::SecretFile;
 use super::{
-    FailingFast, arrive, fails_fast_as, logged_once, order, pipeline, set_up, shop, tells,
-    tries_again,
+    FailingFast, arrive, fails_fast_as, logged_once, open_circuits, order, pipeline, set_up, shop,
+    tells, tries_again,
 };
-use crate::support::SOON;
+use crate::support::{Gateway, SOON};
 
 fn registry() -> &'static Registry {
     Stack::shared().registry()
@@ -34,6 +31,7 @@ fn a_registry_that_is_away_or_silent_is_waited_for() {
     let told = tells(&daemon, "WT401", &[&url, "refused", "registry.url"]);
     fails_fast_as(&pipeline, &told);
     tries_again(&daemon);
+    assert_eq!(open_circuits(&daemon), ["registry"]);
     proxy.stall();
     let failing = FailingFast::launch(&pipeline);
     let told = tells(&daemon, "WT401", &[&url, "no answer within"]);
@@ -125,7 +123,9 @@ fn a_schema_that_is_refused_waits_until_the_rule_is_loosened() {
     let confirmed = pipeline.wait_until_delivered();
     database.execute("ALTER TABLE orders ALTER item TYPE int USING length(item)");
     database.execute("INSERT INTO orders VALUES (2, 2)");
-    tells(&daemon, "WT403", &[&subject, "loosen"]);
+    let told =
+        ["table public.orders has changed (item was string or null, is int or null)", "row at"];
+    tells(&daemon, "WT403", &[&subject, "loosen", told[0], told[1]]);
     database.execute("ALTER TABLE orders ALTER item TYPE text");
     tries_again(&daemon);
     tells(&daemon, "WT403", &[&subject, "does not help"]);
@@ -138,55 +138,94 @@ fn a_schema_that_is_refused_waits_until_the_rule_is_loosened() {
     daemon.terminate();
 }
 
-/// A broken server in front of the registry: it gives one answer to everything, or lets it pass.
-struct Gateway {
-    address: String,
-    answer: Arc<Mutex<Option<&'static str>>>,
+/// A registry's password may be short-lived.
+#[test]
+fn a_password_of_the_registry_is_read_again_with_each_request() {
+    let database = shop(Version::NEWEST, "registry password");
+    database.execute("CREATE TABLE later (id int PRIMARY KEY)");
+    let gateway = Gateway::start();
+    // waltide:one, waltide:two
+    gateway.wants("Basic d2FsdGlkZTpvbmU=");
+    let file = SecretFile::of(&database, "registry", "one");
+    let pipeline = pipeline(&database)
+        .with("registry.url", url_at(&gateway.address))
+        .with("registry.username", "waltide")
+        .with("registry.password_file", file.path());
+    let daemon = pipeline.start();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    gateway.wants("Basic d2FsdGlkZTp0d28=");
+    database.execute("INSERT INTO later VALUES (1)");
+    tells(&daemon, "WT402", &["refuses the login"]);
+    file.write("two");
+    assert_eq!(pipeline.topic("public.later").wait_for_json(1, SOON).len(), 1);
+    daemon.wait_ready();
+    logged_once(&daemon, &["WT402"]);
+    daemon.terminate();
 }
 
-impl Gateway {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the gateway");
-        let address = listener.local_addr().expect("a bound socket has an address").to_string();
-        let answer = Arc::new(Mutex::new(None));
-        let given = Arc::clone(&answer);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let answer: Option<&str> = *given.lock().expect("nobody panics with it");
-                thread::spawn(move || match answer {
-                    Some(answer) => refuse(client, answer),
-                    None => pass(client),
-                });
-            }
-        });
-        Self { address, answer }
-    }
-
-    fn answers(&self, answer: Option<&'static str>) {
-        *self.answer.lock().expect("nobody panics with it") = answer;
-    }
-}
-
-fn refuse(mut client: TcpStream, answer: &str) {
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        match client.read(&mut chunk) {
-            Ok(count) if count > 0 => request.extend_from_slice(&chunk[..count]),
-            _ => return,
+/// A registry that has lost ids, or gives them to other schemas, is named before anything that
+/// nobody could read is published.
+#[test]
+fn a_registry_with_other_ids_is_named_and_not_published_through() {
+    let database = shop(Version::NEWEST, "other ids");
+    // Ids do not begin with the first here, and so not where they begin elsewhere.
+    let first = RegistryOptions::new().start();
+    let noise = |registry: &Registry, count: usize| {
+        for number in 0..count {
+            let schema = json!({ "type": "fixed", "name": format!("noise{number}"), "size": 1 });
+            registry.register(&format!("noise-{number}"), &schema);
         }
-    }
-    let _ = write!(client, "HTTP/1.0 {answer}");
-}
-
-fn pass(client: TcpStream) {
-    let Ok(server) = TcpStream::connect(registry().address()) else { return };
-    let carry = |mut from: TcpStream, mut to: TcpStream| {
-        let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(std::net::Shutdown::Write);
     };
-    if let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) {
-        thread::spawn(move || carry(from, to));
-        carry(server, client);
-    }
+    noise(&first, 20);
+    let right = set_up(&database).with("registry.url", first.url());
+    // Neither is the one that the helpers ask for schemas.
+    let arrive = |count: usize| {
+        let topic = right.topic("public.orders");
+        assert_eq!(topic.wait_for(count, SOON).len(), count);
+    };
+    let daemon = right.start();
+    order(&database, 1);
+    arrive(1);
+    right.wait_until_delivered();
+    daemon.terminate();
+
+    // It is empty: told at the start.
+    let second = RegistryOptions::new().start();
+    let wrong = pipeline(&database).with("registry.url", second.url());
+    let daemon = wrong.launch();
+    let subject = format!("{}-", wrong.topic("public.orders").name());
+    let told = tells(&daemon, "WT408", &[&subject, "does not know it", "registry.verify_ids"]);
+    fails_fast_as(&wrong, &told);
+    daemon.terminate();
+
+    // It has all those ids, for other schemas: told when the first row comes.
+    noise(&second, 60);
+    let daemon = wrong.start();
+    let confirmed = wrong.confirmed();
+    order(&database, 2);
+    tells(&daemon, "WT408", &[&subject, "does not know it"]);
+    tries_again(&daemon);
+    assert!(wrong.confirmed() < wrong.end_of_log() && wrong.confirmed() >= confirmed);
+    arrive(1);
+    assert_eq!(second.latest(&format!("{subject}value")), None, "it was registered");
+    daemon.terminate();
+
+    // As the message says: the right one, or none of it matters.
+    let daemon = right.start();
+    arrive(2);
+    right.wait_until_delivered();
+    daemon.terminate();
+    let anyway = wrong.with("registry.verify_ids", false);
+    let daemon = anyway.start();
+    order(&database, 3);
+    anyway.wait_until_delivered();
+    assert!(second.latest(&format!("{subject}value")).is_some());
+    daemon.terminate();
+    let again = pipeline(&database).with("registry.url", second.url());
+    let daemon = again.start();
+    order(&database, 4);
+    again.wait_until_delivered();
+    daemon.wait_ready();
+    daemon.terminate();
 }

@@ -1,6 +1,6 @@
 //! Whatever goes wrong, no secret is shown.
 
-use waltide_stack::serde_json::json;
+use waltide_stack::serde_json::{self, Value, json};
 use waltide_stack::{Database, PostgresOptions, Version};
 
 use super::{set_up, tells};
@@ -63,15 +63,39 @@ fn said(pipeline: &Pipeline<'_>, code: &str) -> String {
     std::fs::write(file.path(), chatty).expect("the file");
     let path = file.path().to_string_lossy().into_owned();
     let mut said = String::new();
-    for command in [&["config", "show"] as &[&str], &["config", "check"], &["setup"]] {
+    for command in [
+        &["config", "show"] as &[&str],
+        &["config", "check"],
+        &["setup"],
+        &["check"],
+        &["check", "--json"],
+        &["slot", "list"],
+        &["slot", "show", "--json"],
+        &["checkpoint", "show"],
+    ] {
         let arguments = [command, &["--config", &path]].concat();
         said += &cli::waltide(&arguments).everything;
+    }
+    // The URL of the source, right and wrong in several places.
+    let settings: Value = serde_json::from_str(&text).expect("JSON");
+    let pipeline = settings["pipelines"].as_object().and_then(|all| all.values().next());
+    let url = pipeline.and_then(|of| of["source"]["url"].as_str()).expect("a URL").to_owned();
+    for url in [&url, &url.replace("127.0.0.1", "127.0.0.1:x"), &url.replace("@", "@@")] {
+        for table in ["public.nothing", "no table"] {
+            let ended = cli::waltide(&["tail", "--source", url, "--table", table]);
+            assert_eq!(ended.status, Some(1), "{}", ended.everything);
+            said += &ended.everything;
+        }
+        said += &cli::waltide(&["tail", "--source", url, "--tabel", "x"]).everything;
     }
     let daemon = crate::support::Daemon::launch(file, &["run"]);
     tells(&daemon, code, &[]);
     for path in ["/readyz", "/api/status", "/metrics", "/"] {
         let (_, body) = daemon.get(path).expect("the daemon answers");
         said += &body;
+    }
+    for command in ["status", "healthcheck"] {
+        said += &cli::waltide(&[command, "--url", &daemon.url()]).everything;
     }
     said += &daemon.log();
     daemon.terminate();

@@ -25,7 +25,10 @@ impl Daemon {
     /// Runs the program with `arguments` and `--config FILE`.
     #[track_caller]
     pub(crate) fn launch(file: ConfigFile, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
+        // Another build of it may be measured.
+        let other = std::env::var_os("WALTIDE_BINARY");
+        let program = other.unwrap_or_else(|| env!("CARGO_BIN_EXE_waltide").into());
+        let mut command = Command::new(program);
         command.args(arguments).arg("--config").arg(file.path());
         // What a developer has set must not reach the daemon.
         for (name, _) in std::env::vars_os() {
@@ -88,6 +91,12 @@ impl Daemon {
             let _ = self.http.set(starts["http"].as_str()?.to_owned());
         }
         self.http.get().map(String::as_str)
+    }
+
+    /// Where it is asked.
+    #[track_caller]
+    pub(crate) fn url(&self) -> String {
+        self.until("the daemon listens", || self.address().map(|at| format!("http://{at}")))
     }
 
     /// What it has logged, as one value for each line.

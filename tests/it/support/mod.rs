@@ -15,6 +15,7 @@
 mod change;
 mod daemon;
 mod fold;
+mod gateway;
 mod oracle;
 mod order;
 mod pipeline;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub(crate) use change::{Change, Op};
 pub(crate) use daemon::Daemon;
 pub(crate) use fold::Table;
+pub(crate) use gateway::Gateway;
 pub(crate) use oracle::assert_table_is;
 pub(crate) use order::{
     assert_each_once_and_in_order, assert_transactions_are_whole, beyond_the_last, without_repeats,

@@ -35,11 +35,16 @@ impl<'a> Pipeline<'a> {
 
     /// Sets a key, such as `kafka.partitions`.
     #[must_use]
-    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        let pointer = format!("/{}", key.replace('.', "/"));
+    pub(crate) fn with(self, key: &str, value: impl Into<Value>) -> Self {
+        self.with_path(&key.split('.').collect::<Vec<_>>(), value)
+    }
+
+    /// Sets a key whose parts may have dots.
+    #[must_use]
+    pub(crate) fn with_path<T: AsRef<str>>(mut self, key: &[T], value: impl Into<Value>) -> Self {
         let mut place = &mut self.settings;
-        for part in pointer.split('/').skip(1) {
-            place = &mut place[part];
+        for part in key {
+            place = &mut place[part.as_ref()];
         }
         *place = value.into();
         self

@@ -78,7 +78,7 @@ pub(crate) fn made_once(
 }
 
 /// `$WALTIDE_STACK_CACHE`, else a place for the whole machine or, unprivileged, for the user.
-fn cache_directory() -> Result<PathBuf, Error> {
+pub(crate) fn cache_directory() -> Result<PathBuf, Error> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let directory = if let Some(chosen) = variable("WALTIDE_STACK_CACHE") {
         PathBuf::from(chosen)

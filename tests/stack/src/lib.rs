@@ -40,11 +40,15 @@
 //! clones share: `$WALTIDE_STACK_CACHE`, else `/var/cache/waltide-stack` for root, else
 //! `~/.cache/waltide-stack`. What must be installed is in `scripts/deps.sh`. Postgres refuses to
 //! run as root and runs as `nobody` then.
+//!
+//! Servers with pgvector come from a Python wheel, one with PostGIS from Debian's or Ubuntu's packages,
+//! unpacked and not installed; both when a test first asks for them.
 
 mod artifacts;
 mod avro;
 mod block_on;
 mod error;
+mod extended;
 mod family;
 mod home;
 mod identity;
@@ -58,6 +62,7 @@ mod process;
 mod proxy;
 mod registry;
 mod server;
+mod tools;
 mod version;
 
 use std::sync::OnceLock;
@@ -73,6 +78,7 @@ pub use crate::process::Process;
 pub use crate::proxy::Proxy;
 pub use crate::registry::{Answer, Registry, RegistryOptions};
 use crate::server::Use;
+pub use crate::tools::Tools;
 pub use crate::version::Version;
 
 /// The servers that all tests of a process share.

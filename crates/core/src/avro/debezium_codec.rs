@@ -57,7 +57,7 @@ impl DebeziumCodec {
             Self::Date => wire::long(out, debezium::date(datum)?.into()),
             Self::TimeMs => wire::long(out, time::time(datum)? / 1000),
             Self::TimeUs => wire::long(out, time::time(datum)?),
-            Self::TimestampMs => wire::long(out, debezium::timestamp_us(datum)?.div_euclid(1000)),
+            Self::TimestampMs => wire::long(out, debezium::timestamp_ms(datum)?),
             Self::TimestampUs => wire::long(out, debezium::timestamp_us(datum)?),
             Self::ZonedTimestamp { digits } => {
                 wire::sized(out, |out| debezium::write_zoned_timestamp(datum, digits, out))?;

@@ -2,7 +2,7 @@
 
 use super::error::{DataError, Problem};
 use super::notes::{Notes, Path};
-use super::options::Envelope;
+use super::options::{Envelope, Profile};
 use super::plan::{Column, ColumnPlan, Plan};
 use super::record::{Record, RecordMeta, Records, Written};
 use crate::change::Row;
@@ -38,7 +38,8 @@ impl Plan {
     ///
     /// A delete is followed by its tombstone. An update that changes the key is a delete and a
     /// tombstone of the old one and a create of the new one. In the flat envelope the tombstone
-    /// is the delete, and a row without a key goes unseen (the plan warns of it).
+    /// is the delete, and a row without a key goes unseen (the plan warns of it). Debezium writes
+    /// a tombstone for a row without a key as well, which is a record of nothing.
     ///
     /// # Errors
     /// Where a tuple does not have the relation's columns.
@@ -47,7 +48,9 @@ impl Plan {
         let flat = self.envelope == Envelope::Flat;
         let gone = |old| {
             let delete = (!flat).then_some(Record::Delete(old));
-            let tombstone = (keyed && (flat || self.tombstones)).then_some(Record::Tombstone(old));
+            let wanted =
+                if flat { keyed } else { self.tombstones && (keyed || self.buries_keyless()) };
+            let tombstone = wanted.then_some(Record::Tombstone(old));
             [delete, tombstone, None]
         };
         let records = match *row {
@@ -59,6 +62,12 @@ impl Plan {
             other => [Some(Record::from(other)), None, None],
         };
         Ok(Records { records, next: 0 })
+    }
+
+    /// Whether the delete of a row without a key is followed by a tombstone.
+    #[must_use]
+    pub fn buries_keyless(&self) -> bool {
+        self.profile == Profile::Debezium && self.envelope == Envelope::Full
     }
 
     /// Whether an update moves the row to another key.

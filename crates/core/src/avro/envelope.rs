@@ -104,7 +104,7 @@ impl Source {
 
 /// The block that orders a transaction's changes. Its id is the same in all of its records and in
 /// the transaction topic.
-fn write_transaction(meta: &RecordMeta<'_>, out: &mut Vec<u8>) {
+pub(crate) fn write_transaction(meta: &RecordMeta<'_>, out: &mut Vec<u8>) {
     optional(out, meta.transaction.zip(meta.order), |out, (transaction, order)| {
         text(out, |out| transaction.write_id(out));
         wire::long(out, order.total.cast_signed());

@@ -258,12 +258,14 @@ fn same_history(checkpoint: &Checkpoint, source: &SourceFacts) -> Result<(), Sto
         Progress::Complete => checkpoint.end_lsn.0,
         Progress::Partial(Partial { commit_lsn: CommitLsn(commit), .. }) => commit,
     };
-    if source.flushed < reach {
-        return Err(Stop::LogEndsBefore { end: source.flushed, checkpoint: reach });
-    }
+    let reaches = || match source.flushed < reach {
+        true => Err(Stop::LogEndsBefore { end: source.flushed, checkpoint: reach }),
+        false => Ok(()),
+    };
     let (recorded, found) = (checkpoint.timeline, source.timeline);
+    // A former primary or a fork is told as such, however far its log reaches.
     if found == recorded {
-        return Ok(());
+        return reaches();
     }
     if found < recorded {
         return Err(Stop::OlderTimeline { recorded, found });
@@ -285,7 +287,7 @@ fn same_history(checkpoint: &Checkpoint, source: &SourceFacts) -> Result<(), Sto
         }
     };
     if is_common {
-        return Ok(());
+        return reaches();
     }
     Err(Stop::ForkedTimeline { recorded, found, left_at, checkpoint })
 }

@@ -21,6 +21,14 @@ pub(crate) fn date(datum: Datum<'_>) -> Result<i32, Fault> {
     })
 }
 
+/// Milliseconds since 1970; they reach further than microseconds do.
+pub(crate) fn timestamp_ms(datum: Datum<'_>) -> Result<i64, Fault> {
+    match time::timestamp(datum)? {
+        Bounded::Finite(us) => Ok(us.div_euclid(1000) + EPOCH_US / 1000),
+        _ => Ok(timestamp_us(datum)?.div_euclid(1000)),
+    }
+}
+
 /// Microseconds since 1970; the infinities are those of the Java driver, which counts
 /// milliseconds.
 pub(crate) fn timestamp_us(datum: Datum<'_>) -> Result<i64, Fault> {

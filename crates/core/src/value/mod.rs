@@ -20,6 +20,7 @@ pub(crate) mod numeric;
 pub(crate) mod quoted;
 pub(crate) mod read;
 pub(crate) mod scalar;
+mod shortest;
 pub(crate) mod system;
 pub(crate) mod text;
 pub(crate) mod time;

@@ -85,7 +85,10 @@ impl Broker {
     ) -> Result<Self, Error> {
         let server = Server::new(name, usage)?;
         keeper::write_file(&server.home.join("log4j2.properties"), LOG4J)?;
-        format(&server.home.join("data"))?;
+        match &options.joins {
+            None => format(&server.home.join("data"))?,
+            Some(first) => join(&first.home()?, &server.home.join("data"))?,
+        }
         // The proxy is there first because the broker must tell clients its address.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let proxy = options.proxied.then(|| Proxy::to(nowhere));
@@ -127,14 +130,15 @@ impl Broker {
             .launch(&command, || probe.fetch_metadata(None, Duration::from_millis(500)).is_ok())
     }
 
-    /// Kafka's own tool for access control.
-    pub(super) fn acls<'a>(
+    /// One of Kafka's own tools, by its class.
+    pub(super) fn tool<'a>(
         &self,
+        class: &str,
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), Error> {
         let mut command = jvm::command(HEAP, &Classes::Shared(None), &self.server.home.path);
         command.arg("-cp").arg(artifacts::servers()?.join("kafka/*"));
-        command.args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.direct()]);
+        command.args([class, "--bootstrap-server", &self.direct()]);
         artifacts::run("java", command.args(arguments))
     }
 
@@ -150,6 +154,11 @@ impl Broker {
             (None, Some(_)) => format!("127.0.0.1:{}", self.ports().client),
             (None, None) => self.direct(),
         }
+    }
+
+    /// Where its controller listens.
+    pub(super) fn controller_port(&self) -> u16 {
+        self.ports().controller
     }
 
     fn ports(&self) -> Ports {
@@ -175,12 +184,30 @@ impl Broker {
                 None => format!("127.0.0.1:{client}"),
             },
         );
+        if let Some(first) = &self.options.joins {
+            let first = first.controller_port();
+            let _ = writeln!(
+                text,
+                "process.roles=broker\nnode.id=2\ncontroller.quorum.voters=1@127.0.0.1:{first}\n\
+                 listeners=BROKER://127.0.0.1:{broker},CLIENT://127.0.0.1:{client}"
+            );
+        }
         for (key, value) in &self.options.settings {
             // The last of several lines for a key counts.
             let _ = writeln!(text, "{key}={value}");
         }
         text
     }
+}
+
+/// Makes an empty data directory for a second node of a cluster.
+fn join(first: &Path, data: &Path) -> Result<(), Error> {
+    let file = first.join("data/meta.properties");
+    let first = fs::read_to_string(&file).map_err(Error::because(file.display()))?;
+    let cluster = first.lines().find(|line| line.starts_with("cluster.id=")).unwrap_or_default();
+    keeper::make_directory(data)?;
+    let meta = format!("version=1\nnode.id=2\n{cluster}\ndirectory.id={}\n", random_uuid());
+    keeper::write_file(&data.join("meta.properties"), &meta)
 }
 
 /// Makes an empty data directory. Kafka's own tool for that takes a JVM's start, so it has run

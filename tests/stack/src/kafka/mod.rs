@@ -3,6 +3,7 @@
 pub(crate) mod broker;
 mod topic;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct KafkaOptions {
     settings: Vec<(String, String)>,
     protocol: Option<String>,
     proxied: bool,
+    /// The cluster whose second broker it becomes.
+    joins: Option<Kafka>,
 }
 
 impl KafkaOptions {
@@ -60,6 +63,13 @@ impl KafkaOptions {
         self
     }
 
+    /// Becomes the second broker of a cluster of one.
+    #[must_use]
+    pub fn joining(mut self, first: &Kafka) -> Self {
+        self.joins = Some(first.clone());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -76,6 +86,12 @@ impl KafkaOptions {
 /// A Kafka cluster of one broker. A handle: the last one to go stops a private broker.
 #[derive(Clone)]
 pub struct Kafka(Arc<Inner>);
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("bootstrap", &self.bootstrap()).finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     /// None where the environment names a cluster that is not ours.
@@ -157,6 +173,23 @@ impl Kafka {
         self.broker().server.home.log()
     }
 
+    /// Lets the first replica of each partition be its leader again; false where one is not in
+    /// sync yet.
+    #[track_caller]
+    pub fn elect_preferred_leaders(&self) -> bool {
+        let arguments = ["--election-type", "preferred", "--all-topic-partitions"];
+        self.broker().tool("org.apache.kafka.tools.LeaderElectionCommand", arguments).is_ok()
+    }
+
+    fn home(&self) -> Result<PathBuf, Error> {
+        let ours = self.0.broker.as_ref().map(|broker| broker.server.home.path.clone());
+        ours.ok_or_else(|| Error::new("a cluster that is not ours cannot be joined".to_owned()))
+    }
+
+    fn controller_port(&self) -> u16 {
+        self.0.broker.as_ref().map_or(0, Broker::controller_port)
+    }
+
     #[track_caller]
     fn broker(&self) -> &Broker {
         self.0.broker.as_ref().expect("the Kafka of WALTIDE_TEST_KAFKA is not ours to control")
@@ -179,7 +212,22 @@ impl Kafka {
     /// When Kafka refuses.
     #[track_caller]
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Topic {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create_replicated_topic(name, partitions, 1, settings)
+    }
+
+    /// Creates a topic with several replicas and returns a handle on it.
+    ///
+    /// # Panics
+    /// When Kafka refuses.
+    #[track_caller]
+    pub fn create_replicated_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        replicas: i32,
+        settings: &[(&str, &str)],
+    ) -> Topic {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
@@ -212,8 +260,21 @@ impl Kafka {
     /// When it fails, or where the cluster is not ours.
     #[track_caller]
     pub fn acls<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
-        let Some(broker) = &self.0.broker else { panic!("access control of a cluster not ours") };
-        if let Err(error) = broker.acls(arguments) {
+        self.tool("org.apache.kafka.tools.AclCommand", arguments);
+    }
+
+    /// Runs Kafka's own tool for users, quotas and settings, as in `kafka-configs.sh ARGUMENTS`.
+    ///
+    /// # Panics
+    /// When it fails, or where the cluster is not ours.
+    #[track_caller]
+    pub fn configs<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
+        self.tool("kafka.admin.ConfigCommand", arguments);
+    }
+
+    #[track_caller]
+    fn tool<'a>(&self, class: &str, arguments: impl IntoIterator<Item = &'a str>) {
+        if let Err(error) = self.broker().tool(class, arguments) {
             panic!("{error}");
         }
     }

@@ -16,6 +16,7 @@ use postgres::{Config, NoTls};
 use super::{PostgresOptions, copy};
 use crate::artifacts;
 use crate::error::Error;
+use crate::extended::Installation;
 use crate::identity;
 use crate::keeper;
 use crate::poll::poll;
@@ -53,10 +54,12 @@ const SETTINGS: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) server: Server,
-    binaries: PathBuf,
+    installation: Installation,
     port: AtomicU16,
     hba: String,
     settings: Mutex<Settings>,
+    /// By how much its clock is wrong.
+    clock: Option<String>,
 }
 
 #[derive(Debug)]
@@ -67,8 +70,8 @@ struct Settings {
 
 impl Cluster {
     pub(super) fn start(name: &str, options: PostgresOptions, usage: Use) -> Result<Self, Error> {
-        let binaries = artifacts::servers()?.join(format!("postgres-{}/bin", options.version));
-        let cluster = Self::new(name, options, binaries, usage)?;
+        let installation = options.installation()?;
+        let cluster = Self::new(name, options, installation, usage)?;
         Server::with_free_ports(|| {
             cluster.port.store(free_port(), Ordering::Relaxed);
             cluster.write_settings()?;
@@ -80,7 +83,7 @@ impl Cluster {
     fn new(
         name: &str,
         options: PostgresOptions,
-        binaries: PathBuf,
+        installation: Installation,
         usage: Use,
     ) -> Result<Self, Error> {
         let server = Server::new(name, usage)?;
@@ -119,7 +122,8 @@ impl Cluster {
             .unwrap_or("host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust");
         let hba = format!("local all all trust\nlocal replication all trust\n{rules}\n");
         let settings = Mutex::new(Settings { values, generation: 0 });
-        let cluster = Self { server, binaries, port: AtomicU16::new(0), hba, settings };
+        let (port, clock) = (AtomicU16::new(0), options.clock);
+        let cluster = Self { server, installation, port, hba, settings, clock };
         if options.origin.is_none() {
             cluster.initdb(&options.initdb)?;
         }
@@ -148,16 +152,33 @@ impl Cluster {
 
     /// A command of this version, for the server user. It starts where that user may be.
     fn command(&self, program: &str) -> Result<Command, Error> {
-        let mut command = identity::command(&self.binaries.join(program))?;
+        self.run(&self.installation.binaries.join(program))
+    }
+
+    fn run(&self, program: &Path) -> Result<Command, Error> {
+        let mut command = identity::command(program)?;
         command.current_dir(self.data_directory());
         for variable in ["PGDATA", "PGPORT", "PGHOST", "LC_ALL", "LANG"] {
             command.env_remove(variable);
+        }
+        if let Some(libraries) = &self.installation.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
         }
         Ok(command)
     }
 
     fn launch(&self) -> Result<(), Failure> {
-        let mut command = self.command("postgres")?;
+        let mut command = match &self.clock {
+            None => self.command("postgres")?,
+            // The library must not be loaded before the user is the server's.
+            Some(offset) => {
+                let mut command = self.run(Path::new("/usr/bin/env"))?;
+                command.arg(format!("LD_PRELOAD={}", faketime()?.display()));
+                command.arg(format!("FAKETIME={offset}")).arg("FAKETIME_DONT_FAKE_MONOTONIC=1");
+                command.arg(self.installation.binaries.join("postgres"));
+                command
+            }
+        };
         command.arg("-D").arg(self.data_directory());
         command.arg("-c").arg(format!("config_file={}", self.settings_file().display()));
         self.server.launch(&command, || self.socket_config().connect(NoTls).is_ok())
@@ -259,4 +280,12 @@ fn copy_secret(source: &Path, copy: &Path) -> Result<(), Error> {
 /// A value for `postgresql.conf`.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
+}
+
+/// The library that lets a program's clock be wrong.
+fn faketime() -> Result<PathBuf, Error> {
+    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut places = places.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
+    let found = places.find(|it| it.exists());
+    found.ok_or_else(|| Error::new("no libfaketime: see scripts/deps.sh"))
 }

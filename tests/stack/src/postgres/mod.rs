@@ -15,6 +15,7 @@ pub use self::database::Database;
 use self::session::Lost;
 pub use self::session::{Pending, Rows, Session};
 use crate::error::Error;
+use crate::extended::Installation;
 use crate::server::Use;
 use crate::version::Version;
 use cluster::Cluster;
@@ -31,6 +32,16 @@ pub struct PostgresOptions {
     tls: Option<Tls>,
     initdb: Vec<String>,
     origin: Option<Origin>,
+    build: Build,
+    clock: Option<String>,
+}
+
+/// Which installation it runs from.
+#[derive(Debug, Clone, Copy)]
+enum Build {
+    Plain,
+    Pgvector,
+    Postgis,
 }
 
 /// The running server whose files a new one starts with.
@@ -57,6 +68,40 @@ impl PostgresOptions {
             tls: None,
             initdb: Vec::new(),
             origin: None,
+            build: Build::Plain,
+            clock: None,
+        }
+    }
+
+    /// Its clock is wrong by this, such as `+60s`.
+    #[must_use]
+    pub fn clock(mut self, offset: &str) -> Self {
+        self.clock = Some(offset.to_owned());
+        self
+    }
+
+    /// One that has pgvector; there is one for 16 and one for 18.
+    pub fn pgvector(version: Version) -> Self {
+        Self { build: Build::Pgvector, ..Self::new(version) }
+    }
+
+    /// One that has PostGIS; its version is that of the machine's distribution.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    #[track_caller]
+    pub fn postgis() -> Self {
+        match Installation::with_postgis() {
+            Ok(found) => Self { build: Build::Postgis, ..Self::new(found.version) },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn installation(&self) -> Result<Installation, Error> {
+        match self.build {
+            Build::Plain => Installation::plain(self.version),
+            Build::Pgvector => Installation::with_pgvector(self.version),
+            Build::Postgis => Installation::with_postgis(),
         }
     }
 

@@ -1,0 +1,127 @@
+//! What a cluster and its topics are like, for a look before the start. Nothing is changed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::util::Timeout;
+
+use super::{Admin, Error, Login, Settings, TopicOptions};
+
+/// How long a broker may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Settings by name.
+pub type Config = BTreeMap<String, String>;
+
+/// A topic that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// The fewest replicas that one of them has.
+    pub replicas: usize,
+    /// The fewest replicas of one of them that are in sync.
+    pub in_sync: usize,
+    /// Its settings, the brokers' where it has none; empty where we may not see them.
+    pub config: Config,
+}
+
+/// A cluster, as it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// How many brokers there are.
+    pub brokers: usize,
+    /// The settings of one of them; empty where we may not see them.
+    pub config: Config,
+    /// Of the topics that were asked for those that are there.
+    pub topics: BTreeMap<String, TopicFacts>,
+}
+
+impl Admin {
+    /// Looks at the cluster and at these topics.
+    ///
+    /// # Errors
+    /// Where Kafka cannot be reached or does not let us in.
+    pub async fn look(&self, topics: &[String]) -> Result<ClusterFacts, Error> {
+        let metadata = self.metadata().await?;
+        let mut facts = ClusterFacts { brokers: metadata.brokers, ..ClusterFacts::default() };
+        for (name, topic) in metadata.topics {
+            if topics.contains(&name) {
+                facts.topics.insert(name, topic);
+            }
+        }
+        if let Login::Token(_) = self.settings().login {
+            // What would ask for settings asks for no token; they stay unseen.
+            return Ok(facts);
+        }
+        let admin = client(self.settings())?;
+        let mut asked: Vec<ResourceSpecifier<'_>> =
+            facts.topics.keys().map(|name| ResourceSpecifier::Topic(name)).collect();
+        asked.extend(metadata.broker.map(ResourceSpecifier::Broker));
+        let answers = admin.describe_configs(&asked, &options()).await.unwrap_or_default();
+        for answer in answers.into_iter().flatten() {
+            let entries = answer.entries.into_iter();
+            let config =
+                entries.filter_map(|entry| Some((entry.name, entry.value?))).collect::<Config>();
+            match answer.specifier {
+                OwnedResourceSpecifier::Broker(_) => facts.config = config,
+                OwnedResourceSpecifier::Topic(name) => {
+                    if let Some(topic) = facts.topics.get_mut(&name) {
+                        topic.config = config;
+                    }
+                }
+                OwnedResourceSpecifier::Group(_) => {}
+            }
+        }
+        end(admin);
+        Ok(facts)
+    }
+
+    /// Whether a topic could be made; it is not.
+    ///
+    /// # Errors
+    /// Where Kafka would refuse it, or cannot be asked.
+    pub async fn could_make(&self, topic: &str, of: &TopicOptions) -> Result<(), Error> {
+        let replication = TopicReplication::Fixed(of.replication_factor.unwrap_or(-1));
+        let mut new = NewTopic::new(topic, of.partitions.unwrap_or(-1), replication);
+        for (key, value) in &of.config {
+            new = new.set(key, value);
+        }
+        self.refuse_with_tokens(topic, of)?;
+        let admin = client(self.settings())?;
+        let answers = admin.create_topics([&new], &options().validate_only(true)).await;
+        end(admin);
+        let brokers = self.settings().bootstrap_servers.as_str();
+        let answers =
+            answers.map_err(|error| Error::of_call(&error, brokers, "", "create topics"))?;
+        for answer in answers {
+            match answer {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(self.of_creation(&topic, code, of)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn client(settings: &Settings) -> Result<AdminClient<DefaultClientContext>, Error> {
+    let failed = |error| Error::of_call(&error, &settings.bootstrap_servers, "", "ask");
+    settings.client()?.create().map_err(failed)
+}
+
+/// Its end waits for a thread of its own.
+fn end(admin: AdminClient<DefaultClientContext>) {
+    tokio::task::spawn_blocking(move || drop(admin));
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(Timeout::After(ANSWER)))
+        .operation_timeout(Some(Timeout::After(ANSWER)))
+}
