@@ -94,6 +94,10 @@ codes! {
     SlotAhead "WT224" Stop "the slot is ahead of the checkpoint";
     NothingToRecover "WT225" Operator "there is nothing to recover";
     PasswordCommand "WT226" Operator "the password command fails";
+    SnapshotPrivilege "WT227" Operator "a table may not be read";
+    SnapshotRowSecurity "WT228" Operator "row-level security hides rows of a table";
+    SnapshotBlocked "WT229" Transient "a table that is to be read is locked";
+    SnapshotTableGone "WT230" Operator "a table went away while it was read";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";

@@ -102,6 +102,38 @@ impl Counts {
     }
 }
 
+/// How far the reading of a table is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Rows published so far.
+    pub rows: u64,
+    /// Blocks of the table; none before it is measured.
+    pub blocks: Option<u64>,
+    /// Those that are left.
+    pub blocks_left: Option<u64>,
+    /// It waits for transactions to end that were open when it began.
+    pub waits: bool,
+    /// What keeps it from being read.
+    pub fault: Option<Fault>,
+    /// For how long it is being read.
+    pub running_s: u64,
+    /// Whether it has been read.
+    pub done: bool,
+}
+
+impl Snapshot {
+    /// As metrics and the API write it.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self {
+            Self { done: true, .. } => "done",
+            Self { fault: Some(_), .. } => "failing",
+            Self { waits: true, .. } => "waiting",
+            _ => "reading",
+        }
+    }
+}
+
 /// What is known of the slot on the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotHealth {
@@ -156,6 +188,7 @@ struct Slow {
     tables: BTreeMap<String, Counts>,
     errors: BTreeMap<&'static str, (Code, u64)>,
     slot: SlotHealth,
+    snapshots: BTreeMap<String, Snapshot>,
 }
 
 /// One pipeline, as seen from outside.
@@ -239,6 +272,7 @@ impl Pipeline {
                 tables: BTreeMap::new(),
                 errors: BTreeMap::new(),
                 slot: SlotHealth::default(),
+                snapshots: BTreeMap::new(),
             }),
         })
     }
@@ -368,6 +402,33 @@ impl Pipeline {
     #[must_use]
     pub fn tables(&self) -> BTreeMap<String, Counts> {
         self.slow().tables.clone()
+    }
+
+    /// How far the reading of a table is.
+    pub fn snapshot_at(&self, table: &str, snapshot: Snapshot) {
+        self.slow().snapshots.insert(table.to_owned(), snapshot);
+    }
+
+    /// A table has been read, or will not be.
+    pub fn snapshot_ended(&self, table: &str, done: bool) {
+        let mut slow = self.slow();
+        match slow.snapshots.get_mut(table) {
+            Some(snapshot) if done => {
+                *snapshot = Snapshot {
+                    rows: snapshot.rows,
+                    blocks: snapshot.blocks,
+                    done,
+                    ..Snapshot::default()
+                };
+            }
+            _ => drop(slow.snapshots.remove(table)),
+        }
+    }
+
+    /// How far the reading of tables is, of those that this process has read.
+    #[must_use]
+    pub fn snapshots(&self) -> BTreeMap<String, Snapshot> {
+        self.slow().snapshots.clone()
     }
 
     /// What the server says of the slot.

@@ -14,7 +14,7 @@ mod settled;
 
 use waltide::config::{self, Environment, Errors, Loaded};
 
-/// The example of the design, as it stands there, except that snapshots are not there yet.
+/// The example of the design, as it stands there.
 const DESIGN: &str = r#"
 pipelines:
   shop:                                  # names the slot, publication, topics and transactional.id unless they are given
@@ -32,7 +32,7 @@ pipelines:
     profile: waltide                     # or debezium
     envelope: full                       # or flat
     delivery: at_least_once              # or exactly_once
-    snapshot: never                      # short for {mode: initial}, with parallelism, max_rate ...
+    snapshot: initial                    # or never; short for {mode: initial}, with parallelism, max_rate ...
     spool: /var/lib/waltide              # bounded, disposable
 http:
   listen: 127.0.0.1:9464

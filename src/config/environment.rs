@@ -104,7 +104,8 @@ impl Variable<'_> {
         path: &KeyPath,
     ) -> Result<(), Error> {
         match shape {
-            Shape::Group(group) => {
+            Shape::Short(..) if segments.is_empty() => self.set(node, segments, path),
+            Shape::Group(group) | Shape::Short(_, group) => {
                 let Some((first, rest)) = segments.split_first() else {
                     return Err(self.ends_early(&group.keys, path));
                 };

@@ -14,11 +14,19 @@ pub(super) enum Shape {
     Text,
     Secret,
     Flag,
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Choice(&'static [Word]),
     List(Box<Shape>),
-    Map { naming: Naming, value: Box<Shape> },
+    Map {
+        naming: Naming,
+        value: Box<Shape>,
+    },
     Group(Group),
+    /// Keys, or a word that stands for the first of them alone.
+    Short(&'static [Word], Group),
 }
 
 /// One of the words a key takes.
@@ -202,7 +210,7 @@ pub(super) fn unknown(at: &At, name: &str, names: &[&'static str]) -> Error {
 fn home_of(name: &str) -> Option<String> {
     fn search(shape: &Shape, name: &str, home: &str) -> Option<String> {
         match shape {
-            Shape::Group(group) => group.keys.iter().find_map(|key| {
+            Shape::Group(group) | Shape::Short(_, group) => group.keys.iter().find_map(|key| {
                 if key.name == name {
                     return Some(if home.is_empty() {
                         "the file itself".to_owned()

@@ -111,7 +111,7 @@ fn write_group(page: &mut String, path: &str, prefix: &str, group: &Group) {
 
 fn write_shape(page: &mut String, path: &str, prefix: &str, shape: &Shape) {
     match shape {
-        Shape::Group(inner) => write_group(page, path, prefix, inner),
+        Shape::Group(inner) | Shape::Short(_, inner) => write_group(page, path, prefix, inner),
         Shape::Map { naming, value } => {
             let segments = match naming {
                 Naming::Pipeline => "<PIPELINE>__",
@@ -161,6 +161,7 @@ fn takes(shape: &Shape) -> String {
         Shape::Map { naming: Naming::Pipeline, .. } => "keys by pipeline".to_owned(),
         Shape::Map { naming: Naming::Table, .. } => "keys by table".to_owned(),
         Shape::Group(_) => "keys".to_owned(),
+        Shape::Short(words, _) => listed(words.iter().map(|word| word.text)) + ", or keys",
     }
 }
 

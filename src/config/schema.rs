@@ -28,6 +28,9 @@ fn of_shape(shape: &Shape) -> Value {
         Shape::List(item) => or_substitution(json!({ "type": "array", "items": of_shape(item) })),
         Shape::Map { naming, value } => of_map(*naming, value),
         Shape::Group(group) => of_group(group),
+        Shape::Short(words, group) => {
+            json!({ "anyOf": [or_substitution(of_words(words)), of_group(group)] })
+        }
     }
 }
 

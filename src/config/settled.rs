@@ -115,8 +115,14 @@ impl Pipeline {
     pub fn reserved_topics(&self) -> Vec<String> {
         let mut topics = self.topics_beside_tables();
         topics.extend([self.checkpoint_topic(), self.dead_letter_topic(), self.gap_topic()]);
-        topics.push(self.heartbeat_topic());
+        topics.extend([self.heartbeat_topic(), self.snapshot_topic()]);
         topics
+    }
+
+    /// The topic of tables that have been read whole.
+    #[must_use]
+    pub fn snapshot_topic(&self) -> String {
+        format!("{}.waltide.snapshot", self.name)
     }
 
     /// The topic of changes that somebody decided to go on without.
@@ -274,6 +280,17 @@ pub enum Delivery {
 pub enum Snapshot {
     /// They are not published.
     Never,
+    /// They are read beside the stream.
+    Initial(SnapshotOptions),
+}
+
+/// How tables are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotOptions {
+    /// How many chunks at once.
+    pub parallelism: u8,
+    /// Bytes a second, at most.
+    pub max_rate: Option<u64>,
 }
 
 /// Exceptions for one table.

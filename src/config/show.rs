@@ -8,7 +8,7 @@ use super::librdkafka;
 use super::reading::{At, Given, Key, Map, MapEntry, Property};
 use super::scalars::Verbatim;
 use super::secret::{Credential, MASK};
-use super::settled::{Columns, Config, Pipeline, RegistryLogin, Source, TableOptions};
+use super::settled::{Columns, Config, Pipeline, RegistryLogin, Snapshot, Source, TableOptions};
 use super::typed;
 
 /// The column that marks begin at, where the value leaves room.
@@ -108,7 +108,7 @@ impl Lines {
         let seconds = settled.standby_yield.map_or(0, |after| after.as_secs()).to_string();
         self.leaf("standby_yield_seconds", &seconds, &typed.standby_yield_seconds);
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
-        self.leaf("snapshot", typed::Snapshot::Never.as_str(), &typed.snapshot);
+        self.snapshot(&typed.snapshot, settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
         self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
         self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);
@@ -160,6 +160,19 @@ impl Lines {
         self.path("password_file", &typed.password_file);
         self.path("token_file", &typed.token_file);
         self.list("token_command", &typed.token_command, Clone::clone);
+        self.close();
+    }
+
+    fn snapshot(&mut self, typed: &Key<typed::SnapshotOrWord>, settled: Snapshot) {
+        use typed::SnapshotMode::{Initial, Never};
+        let Snapshot::Initial(options) = settled else {
+            return self.leaf("snapshot", Never.as_str(), typed);
+        };
+        let typed::SnapshotOrWord(keys) = typed.value().cloned().unwrap_or_default();
+        self.group("snapshot");
+        self.leaf("mode", Initial.as_str(), &keys.mode);
+        self.leaf("parallelism", &options.parallelism.to_string(), &keys.parallelism);
+        self.leaf("max_rate", &options.max_rate.unwrap_or(0).to_string(), &keys.max_rate);
         self.close();
     }
 

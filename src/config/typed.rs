@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::document::Node;
+use super::document::{Node, Value};
 use super::error::Problems;
 use super::keys::Fallback::{Derived, Is, Optional, Required};
 use super::keys::{Group, KeyInfo, Shape, Word};
@@ -75,7 +75,7 @@ group! {
         /// What a consumer may rely on after a failure.
         delivery: Delivery = Is("at_least_once"),
         /// What happens to the rows that were there before the pipeline.
-        snapshot: Snapshot = Is("never"),
+        snapshot: SnapshotOrWord = Is("initial"),
         /// A directory for large open transactions, which are kept there until they commit. Each
         /// pipeline has a directory of its own below it. What is in it is disposable and bounded.
         spool: PathBuf = Is("/var/lib/waltide"),
@@ -303,11 +303,12 @@ choice! {
 
 choice! {
     /// What happens to the rows that were there before the pipeline.
-    pub(super) Snapshot {
+    pub(super) SnapshotMode {
         /// They are not published; the topics hold what changes from the slot's start on.
         Never = "never",
-        /// They are read and published first.
-        Initial = "initial" later,
+        /// They are read beside the running stream and published with op `r`; so are those of a
+        /// table that joins later.
+        Initial = "initial",
     }
 }
 
@@ -347,6 +348,42 @@ choice! {
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+    }
+}
+
+group! {
+    /// What happens to the rows that were there before the pipeline. Instead of these keys the word
+    /// of `mode` may stand alone.
+    Snapshot {
+        /// Whether they are read.
+        mode: SnapshotMode = Is("initial"),
+        /// How many chunks are read at once, each on a connection of its own; as many more are held
+        /// in memory, with 2 MiB each.
+        parallelism: Count<1, 16> = Is("2"),
+        /// The most bytes of rows that are read in a second; 0 for no limit.
+        max_rate: Count<0, 2_000_000_000> = Is("0"),
+    }
+}
+
+/// The keys, or the word that stands for the first of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SnapshotOrWord(pub(super) Snapshot);
+
+impl Read for SnapshotOrWord {
+    fn shape() -> Shape {
+        match Snapshot::shape() {
+            Shape::Group(group) => Shape::Short(SnapshotMode::WORDS, group),
+            other => other,
+        }
+    }
+
+    fn read(node: &Node, at: &At, problems: &mut Problems) -> Option<Self> {
+        if !matches!(node.value, Value::Scalar(_)) {
+            return Snapshot::read(node, at, problems).map(Self);
+        }
+        let value = SnapshotMode::read(node, at, problems)?;
+        let mode = Key::Given(Given { value, at: at.clone() });
+        Some(Self(Snapshot { mode, ..Snapshot::default() }))
     }
 }
 

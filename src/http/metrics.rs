@@ -127,6 +127,16 @@ pub(super) const METRICS: &[Definition] = &[
     ),
     counter("waltide_retries_total", ONE, "Attempts after a failure."),
     gauge(
+        "waltide_snapshot_rows",
+        &["pipeline", "table", "state"],
+        "Rows read of a table and published, of those that this process has read or is reading.",
+    ),
+    gauge(
+        "waltide_snapshot_blocks_left",
+        &["pipeline", "table"],
+        "Blocks of a table that are still to be read.",
+    ),
+    gauge(
         "waltide_circuit_open",
         &["pipeline", "system"],
         "1 while a server fails: it is tried again after waits that grow up to five seconds, \
@@ -245,6 +255,12 @@ impl Sheet {
             self.set("waltide_errors_total", &labels, number(count));
         }
         self.set("waltide_retries_total", &[name], number(pipeline.retries()));
+        for (table, snapshot) in pipeline.snapshots() {
+            let labels = [name, &table, snapshot.state()];
+            self.set("waltide_snapshot_rows", &labels, number(snapshot.rows));
+            let left = number(snapshot.blocks_left.unwrap_or(0));
+            self.set("waltide_snapshot_blocks_left", &[name, &table], left);
+        }
         let failing = pipeline.last_fault().and_then(|fault| fault.code.system());
         for system in Code::SYSTEMS {
             self.set("waltide_circuit_open", &[name, system], is(failing == Some(*system)));
@@ -347,6 +363,8 @@ mod tests {
             safe_bytes: Some(9),
             wal_status: Some("reserved".to_owned()),
         };
+        let snapshot = crate::status::Snapshot { rows: 5, ..Default::default() };
+        pipeline.snapshot_at("public.orders", snapshot);
         pipeline.slot_seen(slot, Lsn(0));
         pipeline.checkpointed();
         pipeline.delivered(now(), now());

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::fault::{Code, Fault};
-use crate::status::{Pipeline, State};
+use crate::status::{Pipeline, Snapshot, State};
 
 /// The pipelines a server speaks for.
 #[derive(Clone, Debug)]
@@ -112,10 +112,25 @@ fn in_full(pipeline: &Pipeline) -> Value {
         "safe_wal_bytes": slot.safe_bytes,
         "wal_status": slot.wal_status,
     });
+    about["snapshots"] = pipeline.snapshots().into_iter().map(snapshot).collect();
     about["tables"] = pipeline
         .tables()
         .into_iter()
         .map(|(table, counts)| (table, counts.by_op().into_iter().collect::<Value>()))
         .collect();
     about
+}
+
+fn snapshot((table, of): (String, Snapshot)) -> (String, Value) {
+    let mut about = json!({
+        "state": of.state(),
+        "rows": of.rows,
+        "blocks": of.blocks,
+        "blocks_left": of.blocks_left,
+        "running_seconds": of.running_s,
+    });
+    if let Some(fault) = of.fault {
+        about["error"] = json!({ "code": fault.code.id(), "what": fault.what, "mend": fault.mend });
+    }
+    (table, about)
 }

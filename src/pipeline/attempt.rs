@@ -24,6 +24,7 @@ use super::reach::{kafka_settings, params, registry_settings};
 use super::recovery::{self, Recovered};
 use super::routes::Compiler;
 use super::sink::{Servers, Sink, Strictness};
+use super::snapshot::{self, Snapshots};
 use super::source;
 use super::standing::Standing;
 use super::stream::{Ended, Engine};
@@ -133,6 +134,10 @@ impl Attempt {
         self.verify_ids(&recorded).await?;
         let Some(registry) = self.registry.take() else { return Ok(None) };
         let desk = Arc::new(Desk::new(recovered.resume));
+        let xid = match recovered.book {
+            Some(_) => source::current_xid(&mut catalog).await?,
+            None => 0,
+        };
         let settings = self.settings.clone();
         let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         let (topics, ends) = (Topics::new(), producer.ends());
@@ -149,7 +154,17 @@ impl Attempt {
             desk,
         };
         let Held { reader, told, positions, pending, .. } = held;
-        Ok(Some(Ready { reader, told, positions, compiler, producer, params, recovered, pending }))
+        Ok(Some(Ready {
+            reader,
+            told,
+            positions,
+            compiler,
+            producer,
+            params,
+            recovered,
+            pending,
+            xid,
+        }))
     }
 
     /// Sees to it that there is a slot; true where it was made.
@@ -215,9 +230,20 @@ impl Attempt {
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Outcome, Fault> {
-        let Ready { mut reader, told, positions, compiler, producer, params, recovered, pending } =
+        let Ready { mut reader, told, positions, compiler, producer, params, recovered, .. } =
             ready;
-        let Recovered { keeper, resume } = recovered;
+        let (pending, xid) = (ready.pending, ready.xid);
+        let Recovered { keeper, resume, mut book, life } = recovered;
+        let snapshots = match (&mut book, self.settings.snapshot) {
+            (Some(book), config::settled::Snapshot::Initial(options)) => {
+                book.boundary(resume.lsn());
+                book.now_near(xid);
+                let (params, source) = (params.clone(), self.settings.source.clone());
+                let start = snapshot::Start { params, source, options, life };
+                Some(Box::new(Snapshots::start(&self.control, start, Arc::clone(&self.status))))
+            }
+            _ => None,
+        };
         let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
@@ -240,8 +266,11 @@ impl Attempt {
             yielding: Yielding::after(self.settings.standby_yield),
             fail_fast: self.fail_fast,
         };
-        let sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
-        let mut engine = Engine::new(sink, compiler, Arc::clone(&self.status));
+        let mut sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
+        if let Some(book) = book {
+            sink.keep(book);
+        }
+        let mut engine = Engine::new(sink, compiler, snapshots, Arc::clone(&self.status));
         engine.last_commit = Some(resume.lsn());
         if !self.troubled {
             self.status.enter(State::Streaming);
@@ -293,6 +322,8 @@ struct Ready {
     params: Params,
     recovered: Recovered,
     pending: Lsn,
+    /// Of a transaction of about now.
+    xid: u64,
 }
 
 /// A task that ends with its owner.

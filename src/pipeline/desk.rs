@@ -2,7 +2,7 @@
 //! what is in its way.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use waltide_core::checkpoint::RegisteredSchema;
@@ -11,11 +11,13 @@ use waltide_core::lsn::{CommitLsn, DurableLsn};
 use crate::fault::Fault;
 
 /// How far everything is delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
     pub(super) durable: DurableLsn,
     /// The last transaction before that; none before the first on this connection.
     pub(super) last: Option<CommitLsn>,
+    /// The books of snapshots at that moment, where they are kept.
+    pub(super) books: Option<Arc<Vec<u8>>>,
 }
 
 /// What keeps the keeper from writing.
@@ -43,7 +45,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     pub(super) fn new(start: DurableLsn) -> Self {
         Self {
-            offer: Mutex::new(Offer { durable: start, last: None }),
+            offer: Mutex::new(Offer { durable: start, last: None, books: None }),
             offered: Notify::new(),
             schemas: Mutex::default(),
             trouble: Mutex::default(),
@@ -57,7 +59,7 @@ impl Desk {
     }
 
     pub(super) fn latest(&self) -> Offer {
-        *lock(&self.offer)
+        lock(&self.offer).clone()
     }
 
     /// Waits for an offer. One that was made before the call counts.

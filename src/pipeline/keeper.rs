@@ -181,6 +181,9 @@ impl Work {
             next.end_lsn = EndLsn(offer.durable.lsn());
             next.commit_lsn = offer.last.unwrap_or(next.commit_lsn);
             next.progress = Progress::Complete;
+            if let Some(books) = &offer.books {
+                next.snapshot = Some(books.to_vec());
+            }
             merge(&mut next.topics, self.ends.so_far());
             next.settled_at_us = now_us();
             merge_schemas(&mut next.schemas, self.desk.schemas());

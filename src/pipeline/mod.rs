@@ -24,6 +24,7 @@ mod routes;
 mod rows;
 mod schemas;
 mod sink;
+mod snapshot;
 mod source;
 mod standing;
 mod stream;
@@ -100,7 +101,7 @@ async fn supervise(
     let control = surroundings.control.clone();
     let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
-        let ended = attempt.run(&shutdown).await;
+        let ended = Box::pin(attempt.run(&shutdown)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();
         }

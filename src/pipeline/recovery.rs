@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use waltide_core::checkpoint::{Checkpoint, Progress, Resume, SourceFacts, TopicEnd, resume};
 use waltide_core::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
+use waltide_core::snapshot::Book;
 
 use super::diagnosis;
 use super::holding::Holding;
 use super::keeper::{Keeper, Memory, now_us};
 use super::source::Published;
-use crate::config::settled::Pipeline;
+use crate::config::settled::{Pipeline, Snapshot};
 use crate::fault::{Code, Fault};
 use crate::kafka::{self, CheckpointTopic};
 
@@ -26,6 +27,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) struct Recovered {
     pub(super) keeper: Keeper,
     pub(super) resume: DurableLsn,
+    /// What is read of tables, and has been; none where that is not wanted.
+    pub(super) book: Option<Book>,
+    pub(super) life: u64,
 }
 
 /// Decides from where to go on, once the slot is ours.
@@ -75,6 +79,13 @@ pub(super) async fn recover(
         instance: instance(),
         ..last
     };
+    let mut book = books(settings, &next, is_new, memory.topic.name())?;
+    let life = book.as_mut().map_or(0, |book| book.begin_life(facts.flushed));
+    if let Some(book) = &book {
+        let mut bytes = Vec::new();
+        book.encode(&mut bytes);
+        next.snapshot = Some(bytes);
+    }
     let mut keeper = Keeper { memory, writer, last: next.clone(), base, slot };
     let start = decision.start();
     if let Resume::Birth { .. } | Resume::Adopt { .. } = decision {
@@ -84,8 +95,30 @@ pub(super) async fn recover(
         // That it cannot be read must show now, and not when it is needed.
         keeper.memory.recall().await?;
         tracing::info!(pipeline = settings.name, from = %start.lsn(), adopted, "a new pipeline");
+    } else if book.is_some() {
+        // Rows of this life have its number, so no other may have it.
+        keeper.write(next).await.map_err(|error| diagnosis::of_kafka(&error))?;
     }
-    Ok(Recovered { keeper, resume: start })
+    Ok(Recovered { keeper, resume: start, book, life })
+}
+
+/// The books of snapshots, as they were written down last. Those of a pipeline that began without
+/// snapshots begin with what there is taken as read.
+fn books(
+    settings: &Pipeline,
+    last: &Checkpoint,
+    is_new: bool,
+    topic: &str,
+) -> Result<Option<Book>, Fault> {
+    match (settings.snapshot, &last.snapshot) {
+        (Snapshot::Never, _) => Ok(None),
+        (Snapshot::Initial(_), Some(bytes)) => {
+            let book = Book::decode(bytes);
+            book.map(Some).map_err(|error| diagnosis::of_checkpoint(&error, topic))
+        }
+        (Snapshot::Initial(_), None) if is_new => Ok(Some(Book::default())),
+        (Snapshot::Initial(_), None) => Ok(Some(Book::adopting())),
+    }
 }
 
 /// Refuses to make a slot for a pipeline that has a checkpoint: it had one.

@@ -7,9 +7,11 @@ use waltide_core::dead_letter::DeadLetter;
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{Relation, RelationId};
+use waltide_core::snapshot::{Book, key_of};
 
 use super::position_text::PositionText;
 use super::routes::{Compiler, DeadLetters, Known, Route};
+use super::snapshot::KEY_HEADER;
 use super::stream::Engine;
 use super::transactions::{self, Means};
 use super::{diagnosis, marks};
@@ -51,6 +53,7 @@ impl Engine {
         }
         let Known::Captured(route) = known else { return Ok(()) };
         let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
+        let reading = self.sink.book.reads(relation);
         let mut order = None;
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
@@ -97,6 +100,14 @@ impl Engine {
                 lane,
             };
             self.sink.put(&out).await?;
+            if reading && keyed {
+                self.sink
+                    .book
+                    .touched(relation, self.out.key.get(KEY_HEADER..).unwrap_or_default());
+            }
+        }
+        if reading {
+            unchanged(&mut self.sink.book, relation, route, &self.out, &row);
         }
         route.count(&row);
         self.out.shrink();
@@ -111,6 +122,7 @@ impl Engine {
         place: &Place,
         first_sub_index: u32,
     ) -> Result<u32, Fault> {
+        self.sink.book.truncated(relation);
         if !self.compiler.settings.truncates {
             return Ok(first_sub_index);
         }
@@ -159,16 +171,16 @@ impl Engine {
 }
 
 /// What it takes to compile a route again.
-struct Again<'a> {
-    compiler: &'a mut Compiler,
-    description: &'a Relation,
-    route: &'a mut Route,
+pub(super) struct Again<'a> {
+    pub(super) compiler: &'a mut Compiler,
+    pub(super) description: &'a Relation,
+    pub(super) route: &'a mut Route,
 }
 
 impl Buffers {
     /// Writes a record's key, value and headers; says whether there is a key, and what became of
     /// the value.
-    fn encode(
+    pub(super) fn encode(
         &mut self,
         route: &Route,
         row: &Row<'_>,
@@ -203,7 +215,7 @@ impl Buffers {
     /// Writes a record that did not fit its route, with what the catalog says now. The same error
     /// twice in a row is the row's own.
     #[cold]
-    async fn encode_again(
+    pub(super) async fn encode_again(
         &mut self,
         Again { compiler, description, route }: Again<'_>,
         row: &Row<'_>,
@@ -223,7 +235,7 @@ impl Buffers {
 
     /// Puts in the place of a value that is too large what says so.
     #[cold]
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &mut self,
         to: &DeadLetters,
         route: &Route,
@@ -270,6 +282,25 @@ fn spread(position: &Position, partitions: i32) -> i32 {
     let high = mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     let partition = (high * u64::from(partitions.unsigned_abs())) >> 32;
     i32::try_from(partition).unwrap_or(0)
+}
+
+/// Notes a row of which the server left something out, for a table that is being read.
+fn unchanged(
+    book: &mut Book,
+    relation: RelationId,
+    route: &Route,
+    written: &Buffers,
+    row: &Row<'_>,
+) {
+    let Row::Update { new, .. } = row else { return };
+    if written.notes.unchanged().len() == 0 {
+        return;
+    }
+    match key_of(*new, route.plan.key_columns()) {
+        Some(key) => book.unchanged(relation, key),
+        // Its key was left out as well.
+        None => book.start_over(relation),
+    }
 }
 
 fn meta(place: &Place, sub_index: u32, lsn: Lsn, last_commit: Option<Lsn>) -> RecordMeta<'static> {

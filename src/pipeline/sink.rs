@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
-use waltide_core::pgoutput::PgTimestamp;
+use waltide_core::pgoutput::{PgTimestamp, RelationId};
+use waltide_core::snapshot::Book;
 
 use super::desk::{Desk, Offer, Trouble};
 use super::diagnosis;
@@ -22,6 +23,9 @@ use crate::status::{Pipeline, State};
 /// How often what moved is shown to whoever watches.
 pub(super) const SHOW_EVERY: Duration = Duration::from_millis(250);
 
+/// How often the books of snapshots are written anew, at most: a checkpoint is not more frequent.
+const OFFER_EVERY: Duration = Duration::from_millis(100);
+
 /// How long what is on its way is waited for when a stream ends with a failure.
 const WIND_UP: Duration = Duration::from_secs(2);
 
@@ -29,6 +33,12 @@ const WIND_UP: Duration = Duration::from_secs(2);
 pub(super) struct Sink {
     pub(super) intake: Intake,
     pub(super) producer: Producer,
+    /// The books of snapshots, which go into checkpoints together with the position.
+    pub(super) book: Book,
+    /// Whether they do: a pipeline without snapshots leaves alone what is written of them.
+    keeps_book: bool,
+    books: Option<Arc<Vec<u8>>>,
+    offered_at: Instant,
     positions: Arc<Positions>,
     desk: Arc<Desk>,
     offered: Option<Offer>,
@@ -36,6 +46,8 @@ pub(super) struct Sink {
     servers: Servers,
     received: Lsn,
     moved: Moved,
+    /// Tables that have been read, and nobody has said so yet.
+    pub(super) ended: Vec<RelationId>,
     strictness: Strictness,
 }
 
@@ -76,14 +88,24 @@ impl Sink {
             received: intake.durable().lsn(),
             intake,
             producer,
+            keeps_book: false,
+            book: Book::default(),
+            books: None,
+            offered_at: Instant::now(),
             positions,
             desk,
             offered: None,
             status,
             servers,
             moved: Moved::default(),
+            ended: Vec::new(),
             strictness,
         }
+    }
+
+    /// Keeps these books of snapshots as well.
+    pub(super) fn keep(&mut self, book: Book) {
+        (self.book, self.keeps_book) = (book, true);
     }
 
     /// Hands a record over, waiting for room while the queue is full. What comes back meanwhile is
@@ -122,6 +144,10 @@ impl Sink {
             }
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
         }
+        if !self.book.is_idle() {
+            let intake = &self.intake;
+            self.ended.extend(self.book.delivered(|ticket| intake.is_delivered(ticket)));
+        }
         self.leave_word();
         Ok(())
     }
@@ -156,15 +182,38 @@ impl Sink {
                 let _ = self.intake.delivered(*ticket, *count);
             }
         }
-        self.leave_word();
+        let intake = &self.intake;
+        self.ended.extend(self.book.delivered(|ticket| intake.is_delivered(ticket)));
+        self.offer(self.keeps_book);
     }
 
     /// Lets the server know what was received, and the keeper what may be confirmed.
+    ///
+    /// A position is never older than the books beside it: what they are to remember of what was
+    /// published before it must be in them. To write them anew takes its time, so it is not done
+    /// with every report.
     fn leave_word(&mut self) {
         self.positions.receive(self.received);
-        let offer = Offer { durable: self.intake.durable(), last: self.intake.last_durable() };
-        if self.offered != Some(offer) {
-            self.offered = Some(offer);
+        let changes = self.keeps_book && self.book.has_changed();
+        if changes && !self.book.is_idle() && self.offered_at.elapsed() < OFFER_EVERY {
+            return;
+        }
+        self.offer(changes);
+    }
+
+    /// Everything before the position is delivered, and the books say what is left.
+    pub(super) fn offer(&mut self, changes: bool) {
+        if changes {
+            let mut bytes = Vec::new();
+            self.book.encode(&mut bytes);
+            self.book.take_changed();
+            self.books = Some(Arc::new(bytes));
+            self.offered_at = Instant::now();
+        }
+        let (durable, last) = (self.intake.durable(), self.intake.last_durable());
+        let offer = Offer { durable, last, books: self.books.clone() };
+        if self.offered.as_ref() != Some(&offer) {
+            self.offered = Some(offer.clone());
             self.desk.offer(offer);
         }
     }
@@ -194,6 +243,9 @@ impl Sink {
     pub(super) fn heard(&mut self, wal_end: Lsn, sent_at: PgTimestamp, reply_requested: bool) {
         self.received(wal_end);
         self.intake.passed(wal_end);
+        if !self.intake.in_transaction() {
+            self.book.boundary(wal_end);
+        }
         self.status.heard(wal_end, sent_at);
         self.leave_word();
         if reply_requested {

@@ -3,6 +3,7 @@
 //! What is missing is made where we may, and otherwise said as the SQL that makes it. Whether a
 //! slot that is missing may be made is not decided here: that could be a gap.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use waltide_core::lsn::Lsn;
@@ -12,6 +13,7 @@ use super::diagnosis::{self, WAL_LEVEL_MEND};
 use super::topics;
 use crate::config;
 use crate::fault::{Code, Fault};
+use crate::postgres::catalog::TableFacts;
 use crate::postgres::publication::{self, Candidate, Coverage};
 use crate::postgres::sql::{identifier, literal, qualified};
 use crate::postgres::{Connection, Error, Peer, Slot, SqlState, WalStatus};
@@ -59,6 +61,15 @@ pub(super) async fn prepare(
         publish(on, settings).await
     };
     within(LOCK_WAIT + MARGIN, &peer, published).await
+}
+
+/// The 64-bit id that the next transaction gets, or one shortly before.
+pub(super) async fn current_xid(on: &mut Connection) -> Result<u64, Fault> {
+    let peer = on.peer().clone();
+    let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
+    let found = answered(ANSWER, &peer, on.simple_query(sql)).await;
+    let found = found.map_err(|error| diagnosis::of_source(&error))?;
+    Ok(found.single().and_then(|xid| xid.parse().ok()).unwrap_or(0))
 }
 
 /// Where the slot stands; `None` where there is none.
@@ -440,6 +451,37 @@ async fn blocked(on: &mut Connection, name: &str) -> Fault {
     )
 }
 
+/// What lets a role read the captured tables. The rows of a partitioned one are in its partitions.
+async fn grants(
+    on: &mut Connection,
+    captured: &Captured,
+    role: &str,
+) -> Result<Vec<String>, Fault> {
+    let tables = on.list_tables(&["*"]).await.map_err(|error| diagnosis::of_source(&error))?;
+    let names: BTreeSet<(&str, &str)> = captured
+        .0
+        .candidates
+        .iter()
+        .map(|table| (table.schema.as_str(), table.name.as_str()))
+        .collect();
+    let is_named = |table: &TableFacts| names.contains(&(&*table.schema, &*table.name));
+    let roots: BTreeSet<_> =
+        tables.iter().filter(|table| is_named(table)).map(|it| it.id).collect();
+    let read = tables
+        .iter()
+        .filter(|table| is_named(table) || table.root.is_some_and(|root| roots.contains(&root)));
+    let (mut schemas, mut list) = (BTreeSet::new(), Vec::new());
+    for table in read {
+        schemas.insert(identifier(&table.schema));
+        list.push(qualified(&table.schema, &table.name));
+    }
+    let schemas: Vec<String> = schemas.into_iter().collect();
+    Ok(vec![
+        format!("GRANT USAGE ON SCHEMA {} TO {role}", schemas.join(", ")),
+        format!("GRANT SELECT ON {} TO {role}", list.join(", ")),
+    ])
+}
+
 /// The SQL that gives a pipeline what it needs, for somebody with more rights to run.
 ///
 /// # Errors
@@ -455,6 +497,10 @@ pub(super) async fn setup_sql(
         format!("-- pipeline {}: what its role needs", settings.name),
         format!("ALTER ROLE {role} LOGIN REPLICATION"),
     ];
+    if let config::settled::Snapshot::Initial(_) = settings.snapshot {
+        lines.push("-- what it reads of the rows that are there".to_owned());
+        lines.extend(grants(on, &captured, &role).await?);
+    }
     lines.push("-- what it captures; run by the owner of the tables".to_owned());
     lines.extend(captured.statements(source));
     if on.read_slot(&source.slot).await.map_err(|error| diagnosis::of_source(&error))?.is_none() {

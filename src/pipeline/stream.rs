@@ -31,6 +31,7 @@ use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
 use super::sink::{SHOW_EVERY, Sink};
+use super::snapshot::{self, Snapshots};
 use super::transactions::{Means, Transactions};
 use crate::fault::Fault;
 use crate::postgres::StreamReader;
@@ -39,6 +40,9 @@ use crate::status::{Pipeline, State};
 /// How long a daemon that was asked to end waits for the open transaction and for Kafka. Kubernetes
 /// kills after 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// A stream of which so much can be read at once is behind.
+const BEHIND_BYTES: usize = 64 << 10;
 
 /// Why a stream ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,10 @@ pub(super) struct Engine {
     /// Where messages go, if they are wanted.
     pub(super) messages: Option<Messages>,
     pub(super) heartbeats: Option<Heartbeats>,
+    /// Where the rows that were there before are read, if that is wanted.
+    pub(super) snapshots: Option<Box<Snapshots>>,
+    /// It was asked to end, and begins nothing new.
+    pub(super) draining: bool,
     pub(super) status: Arc<Pipeline>,
     /// Where the transaction before this one ends.
     pub(super) last_commit: Option<Lsn>,
@@ -67,7 +75,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(sink: Sink, compiler: Compiler, status: Arc<Pipeline>) -> Self {
+    pub(super) fn new(
+        sink: Sink,
+        compiler: Compiler,
+        snapshots: Option<Box<Snapshots>>,
+        status: Arc<Pipeline>,
+    ) -> Self {
         let told = compiler.settings.transactions;
         let transactions = told.then(|| Transactions::new(compiler.common_options().profile));
         let wanted = compiler.settings.messages;
@@ -76,6 +89,8 @@ impl Engine {
         Self {
             sink,
             heartbeats,
+            snapshots,
+            draining: false,
             transactions,
             messages,
             relations: RelationCache::new(),
@@ -120,13 +135,15 @@ impl Engine {
     ) -> Result<(), Fault> {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut draining = false;
         let mut pace = Pace::new();
         loop {
             self.sink.settle()?;
+            let draining = self.draining;
             if draining && self.sink.intake.is_settled() {
+                self.sink.offer(self.snapshots.is_some());
                 return self.show();
             }
+            Box::pin(self.advance_snapshots()).await?;
             // An open transaction is read to its end even while draining: left half-way, all of
             // it would be repeated.
             let reading = !draining || self.sink.intake.in_transaction();
@@ -135,7 +152,7 @@ impl Engine {
                 // Reports first: they cost little and make room.
                 () = self.sink.producer.reported() => {}
                 _ = shutdown.wait_for(|asked| *asked), if !draining => {
-                    draining = true;
+                    self.draining = true;
                     self.status.enter(State::Draining);
                 }
                 _ = show.tick() => {
@@ -144,8 +161,17 @@ impl Engine {
                         self.beat().await?;
                     }
                 }
+                // Few, and a stream that is always ready must not keep them waiting.
+                Some(event) = snapshot::event(&mut self.snapshots), if !draining => {
+                    if let Some(snapshots) = &mut self.snapshots {
+                        snapshots.enter(&mut self.sink.book, event);
+                    }
+                }
                 read = pace.fill(reader), if reading => {
                     let count = read.map_err(|error| diagnosis::of_source(&error))?;
+                    if let Some(snapshots) = &mut self.snapshots {
+                        snapshots.behind = count >= BEHIND_BYTES;
+                    }
                     self.drain(reader, draining).await?;
                     self.sink.read(count);
                 }
@@ -171,6 +197,10 @@ impl Engine {
             Known::Described | Known::LeftOut => None,
         });
         self.status.published(counts);
+        if let Some(snapshots) = &mut self.snapshots {
+            self.sink.ended.drain(..).for_each(|table| snapshots.ended(table));
+            snapshots.show(&self.sink.book);
+        }
         self.sink.show()
     }
 
@@ -201,6 +231,7 @@ impl Engine {
             Message::Delete(_, relation, old) => self.row(*relation, lsn, Row::Delete(*old)).await,
             Message::Begin(begin) => {
                 self.out.position.start(begin.commit_lsn.0);
+                self.sink.book.begin(begin.xid);
                 self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
             }
             Message::Commit(commit) => self.commit(commit).await,
@@ -222,7 +253,13 @@ impl Engine {
         }
         self.sink.received(commit.end_lsn.0);
         self.last_commit = Some(commit.end_lsn.0);
-        self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)
+        self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
+        self.sink.book.boundary(commit.end_lsn.0);
+        if self.sink.book.is_idle() {
+            return Ok(());
+        }
+        // A stream that is far behind is rarely read up to a boundary and no further.
+        Box::pin(self.advance_snapshots()).await
     }
 
     async fn truncates(&mut self, truncate: &Truncate<'_>, lsn: Lsn) -> Result<(), Fault> {
@@ -239,6 +276,9 @@ impl Engine {
     /// The server describes a relation before its first row, and again after every change of it.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Fault> {
         let relation = Relation::from(body);
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.described(&mut self.sink.book, &relation);
+        }
         if let Some((known, Known::Captured(_))) = self.relations.get(relation.id)
             && *known != relation
         {

@@ -342,7 +342,8 @@ impl Error {
         }
     }
 
-    pub(super) fn protocol(peer: &Peer, what: impl Into<Cow<'static, str>>) -> Self {
+    /// A server that does not keep to the protocol, or to what was asked of it.
+    pub fn protocol(peer: &Peer, what: impl Into<Cow<'static, str>>) -> Self {
         Self::Protocol { peer: peer.clone(), what: what.into() }
     }
 

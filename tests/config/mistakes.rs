@@ -135,7 +135,7 @@ pipelines:
     registry:
       url: registry:8081
     delivery: exactly_once
-    snapshot: initial
+    snapshot: sometimes
 http:
   listen: localhost
   port: 80

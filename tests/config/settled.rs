@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use waltide::config::settled::{
-    Columns, Envelope, KafkaLogin, LogFormat, LogLevel, Profile, RegistryLogin,
+    Columns, Envelope, KafkaLogin, LogFormat, LogLevel, Profile, RegistryLogin, Snapshot,
 };
 use waltide::config::{Credential, Environment, Kind, TableName, json_schema};
 
@@ -32,17 +32,6 @@ fn the_example_of_the_design_means_what_it_says() {
 }
 
 #[test]
-fn a_snapshot_that_is_asked_for_is_refused_with_the_way_out() {
-    let text = DESIGN.replace("snapshot: never", "snapshot: initial");
-    let errors = errors(&text);
-    let [error] = errors.iter().as_slice() else { panic!("{errors}") };
-    assert_eq!(error.kind, Kind::Unavailable);
-    assert_eq!(error.key, "pipelines.shop.snapshot");
-    assert_eq!(error.place.line(), Some(18));
-    assert!(error.help.as_deref().unwrap().contains("`snapshot: never`"), "{error}");
-}
-
-#[test]
 fn exactly_once_is_refused_as_not_available() {
     let errors = errors(&minimal_with("", "delivery: exactly_once"));
     let [error] = errors.iter().as_slice() else { panic!("{errors}") };
@@ -51,11 +40,13 @@ fn exactly_once_is_refused_as_not_available() {
 }
 
 #[test]
-fn without_a_word_on_snapshots_there_is_none_and_a_warning() {
-    let loaded = load(&MINIMAL.replace("    snapshot: never\n", ""));
-    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
-    assert_eq!(warning.key, "pipelines.shop.snapshot");
-    assert!(warning.to_string().contains("`shop` publishes no rows that were there"));
+fn without_a_word_on_snapshots_what_is_there_is_read() {
+    let loaded = load(&MINIMAL.replace("    snapshot: initial\n", ""));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config, load(MINIMAL).config);
+    assert!(matches!(loaded.config.pipelines[0].snapshot, Snapshot::Initial(_)));
+    let never = load(&MINIMAL.replace("snapshot: initial", "snapshot: never"));
+    assert_eq!(never.config.pipelines[0].snapshot, Snapshot::Never);
 }
 
 #[test]

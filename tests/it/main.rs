@@ -27,6 +27,7 @@ mod python;
 mod random;
 mod recovery;
 mod schemas;
+mod snapshots;
 mod support;
 mod tail;
 mod transactions;

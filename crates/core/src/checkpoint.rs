@@ -22,7 +22,7 @@
 //! - no checkpoint although our topics hold records: it was lost, and to begin anew would look
 //!   like a success; stop.
 
-mod codec;
+pub(crate) mod codec;
 mod fingerprint;
 mod recovery;
 

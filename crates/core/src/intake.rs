@@ -258,6 +258,12 @@ impl Intake {
         Ok(self.watermark.delivered(ticket, count)?)
     }
 
+    /// Whether all records of this ticket are delivered, and of all before it.
+    #[must_use]
+    pub fn is_delivered(&self, ticket: Ticket) -> bool {
+        self.watermark.is_delivered(ticket)
+    }
+
     /// When a transaction in flight was committed.
     #[must_use]
     pub fn commit_time(&self, ticket: Ticket) -> Option<PgTimestamp> {

@@ -133,6 +133,12 @@ impl Watermark {
         self.last
     }
 
+    /// Whether everything up to this ticket's end is delivered.
+    #[must_use]
+    pub fn is_delivered(&self, ticket: Ticket) -> bool {
+        ticket.0 < self.first
+    }
+
     /// Transactions that are open or wait for a delivery.
     #[must_use]
     pub fn in_flight(&self) -> usize {

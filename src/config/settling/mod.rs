@@ -15,15 +15,18 @@ use super::environment::Environment;
 use super::error::{Kind, Place, Problems};
 use super::keys::Naming;
 use super::reading::{At, Key, MapEntry};
-use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot};
+use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot, SnapshotOptions};
 use super::tables::MAX_IDENTIFIER_BYTES;
-use super::typed::{self, Envelope, LargeRows, Profile, value_or};
+use super::typed::{self, Envelope, LargeRows, Profile, SnapshotMode, value_or};
 
 /// Where metrics and health are served unless told otherwise.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 /// Where open transactions are spooled unless told otherwise.
+/// One chunk is read while another is published.
+const DEFAULT_PARALLELISM: u8 = 2;
+
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
 
 /// No field of Postgres is larger; Kafka takes far less unless it is told otherwise.
@@ -121,7 +124,7 @@ impl Settling<'_> {
         let registry = typed.registry.required("registry", at, self.problems);
         let registry = registry.and_then(|given| self.registry(given));
         let delivery = self.delivery(&typed.delivery);
-        let snapshot = self.snapshot(name, at, &typed.snapshot);
+        let snapshot = Self::snapshot(&typed.snapshot);
         let prefix = self.prefix(name, typed);
         let options = prefix
             .as_deref()
@@ -301,32 +304,22 @@ impl Settling<'_> {
         }
     }
 
-    fn snapshot(&mut self, name: &str, at: &At, typed: &Key<typed::Snapshot>) -> Option<Snapshot> {
-        match typed {
-            Key::Broken => None,
-            Key::Absent => {
-                self.warnings.push(Warning {
-                    place: at.key.place.clone(),
-                    key: at.path.child("snapshot").as_str().to_owned(),
-                    message: format!(
-                        "pipeline `{name}` publishes no rows that were there before its slot: this \
-                         version takes no snapshots; `snapshot: never` says that this is meant"
-                    ),
-                });
-                Some(Snapshot::Never)
-            }
-            Key::Given(given) => match given.value {
-                typed::Snapshot::Never => Some(Snapshot::Never),
-                typed::Snapshot::Initial => {
-                    let message = "snapshots are not available in this version";
-                    self.problems.add(given.at.error(Kind::Unavailable, message).help(
-                        "use `snapshot: never`: the topics then hold what changes from the slot's \
-                         start on; rows that were there before appear when they next change",
-                    ));
-                    None
-                }
-            },
+    fn snapshot(typed: &Key<typed::SnapshotOrWord>) -> Option<Snapshot> {
+        let nothing = typed::SnapshotOrWord::default();
+        let typed::SnapshotOrWord(typed) = match typed {
+            Key::Broken => return None,
+            Key::Absent => &nothing,
+            Key::Given(given) => &given.value,
+        };
+        if value_or(&typed.mode, SnapshotMode::Initial) == SnapshotMode::Never {
+            return Some(Snapshot::Never);
         }
+        let parallelism = typed.parallelism.value().and_then(|count| u8::try_from(count.0).ok());
+        let rate = typed.max_rate.value().and_then(|count| u64::try_from(count.0).ok());
+        Some(Snapshot::Initial(SnapshotOptions {
+            parallelism: parallelism.unwrap_or(DEFAULT_PARALLELISM),
+            max_rate: rate.filter(|rate| *rate > 0),
+        }))
     }
 
     fn http(&mut self, typed: &Key<typed::Http>) -> Option<settled::Http> {

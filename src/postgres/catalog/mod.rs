@@ -5,6 +5,7 @@
 
 mod preflight;
 mod publication;
+mod reading;
 mod relations;
 mod server;
 mod tables;
@@ -12,6 +13,7 @@ mod types;
 
 pub use preflight::Preflight;
 pub use publication::{Publication, PublishedTable};
+pub use reading::{Activity, Leaf, SHAPE};
 pub use relations::Relations;
 pub use server::ServerFacts;
 pub use tables::{Persistence, RelationKind, TableFacts};

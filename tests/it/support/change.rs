@@ -14,6 +14,7 @@ pub(crate) type Row = Map<String, Value>;
 /// What a record says happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
+    Read,
     Create,
     Update,
     Delete,
@@ -47,6 +48,7 @@ impl Change {
     #[track_caller]
     fn of(mut record: JsonRecord) -> Self {
         let op = match record.value["op"].as_str() {
+            Some("r") => Op::Read,
             Some("c") => Op::Create,
             Some("u") => Op::Update,
             Some("d") => Op::Delete,

@@ -15,6 +15,10 @@ pub(crate) struct Table {
     keyed: BTreeMap<String, Row>,
     /// Rows of a table without a key, and how many of each.
     keyless: BTreeMap<String, (Row, usize)>,
+    /// Rows may be there of which no record has told yet.
+    lenient: bool,
+    /// Columns of which nobody has told the value yet, by key.
+    untold: BTreeMap<String, Vec<String>>,
     /// A row on its way from one key to another, and whence it came.
     moving: Option<(Change, Row)>,
 }
@@ -42,6 +46,21 @@ impl Table {
         table
     }
 
+    /// The same for topics of which a snapshot is a part. Until a row has been read, it may change
+    /// without having been created; once it is known, the same rules hold.
+    #[track_caller]
+    pub(crate) fn fold_with_snapshot(changes: &[Change]) -> Self {
+        let mut table = Self { lenient: true, ..Self::default() };
+        for change in changes {
+            match change.key.clone() {
+                Some(key) => table.apply(key, change),
+                None => table.apply_keyless(change),
+            }
+        }
+        assert!(table.untold.is_empty(), "values nobody has told: {:?}", table.untold);
+        table
+    }
+
     /// All rows; one that is there twice comes twice.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
         let keyless = self.keyless.values();
@@ -51,7 +70,11 @@ impl Table {
 
     #[track_caller]
     fn apply(&mut self, key: String, change: &Change) {
+        if self.lenient && self.apply_untold(&key, change) {
+            return;
+        }
         match change.op {
+            Op::Read => panic!("read, but no snapshot was asked for: {change:?}"),
             Op::Create => {
                 let moved = self.moving.take().filter(|(from, _)| {
                     let (from, to) = (from.position, change.position);
@@ -85,15 +108,73 @@ impl Table {
         }
     }
 
+    /// What only snapshots bring about: rows that are read, and changes of rows that nobody has
+    /// told of yet. False where the strict rules hold.
+    #[track_caller]
+    fn apply_untold(&mut self, key: &str, change: &Change) -> bool {
+        let known = self.keyed.get(key).cloned();
+        let untold = self.untold.remove(key).unwrap_or_default();
+        match (change.op, known) {
+            (Op::Read, known) => {
+                let row = change.after.clone().expect("a row");
+                if let Some(known) = known {
+                    for (column, value) in &known {
+                        let told = !untold.contains(column);
+                        let same = row.get(column) == Some(value);
+                        assert!(!told || same, "read, but another than {known:?}: {change:?}");
+                    }
+                }
+                self.keyed.insert(key.to_owned(), row);
+                true
+            }
+            (Op::Delete, known) => {
+                self.keyed.remove(key);
+                let mut row = known.unwrap_or_default();
+                row.retain(|column, _| !untold.contains(column));
+                self.moving = Some((change.clone(), row));
+                true
+            }
+            (Op::Tombstone, _) => true,
+            (Op::Create | Op::Update, known) => {
+                let moved = self.moving.take().map(|(from, row)| (from.position, row));
+                let moved = moved.filter(|(from, _)| {
+                    (from.commit, from.ordinal) == (change.position.commit, change.position.ordinal)
+                });
+                let old = match change.op {
+                    Op::Create => {
+                        assert!(known.is_none(), "created, but it was there: {change:?}");
+                        moved.map(|(_, row)| row).unwrap_or_default()
+                    }
+                    _ => known.unwrap_or_default(),
+                };
+                let mut row = change.after.clone().expect("a row");
+                let mut still = Vec::new();
+                for column in &change.unchanged {
+                    match old.get(column) {
+                        Some(value) if !untold.contains(column) => row[column] = value.clone(),
+                        _ => still.push(column.clone()),
+                    }
+                }
+                if !still.is_empty() {
+                    self.untold.insert(key.to_owned(), still);
+                }
+                self.keyed.insert(key.to_owned(), row);
+                true
+            }
+            _ => false,
+        }
+    }
+
     #[track_caller]
     fn apply_keyless(&mut self, change: &Change) {
         match change.op {
             Op::Truncate => {
                 self.keyed.clear();
+                self.untold.clear();
                 self.keyless.clear();
                 return;
             }
-            Op::Create => {}
+            Op::Create | Op::Read => {}
             Op::Update | Op::Delete => {
                 let old = change.before.as_ref().expect("a row without key has its old values");
                 assert!(!change.before_is_key, "a row without key is told by a key: {change:?}");

@@ -31,7 +31,7 @@ pub(crate) use fold::Table;
 pub(crate) use gateway::Gateway;
 pub(crate) use oracle::assert_table_is;
 pub(crate) use order::{
-    assert_each_once_and_in_order, assert_transactions_are_whole, without_repeats,
+    assert_each_once_and_in_order, assert_transactions_are_whole, beyond_the_last, without_repeats,
 };
 pub(crate) use pipeline::Pipeline;
 pub(crate) use position::{Lsn, Position};

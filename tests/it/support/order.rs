@@ -69,6 +69,25 @@ pub(crate) fn without_repeats(changes: &[Change], restarts: usize) -> (Vec<Chang
     (once, repeats)
 }
 
+/// What a consumer takes that skips, in each partition, every record whose position is not beyond
+/// all it has seen there; in the order of positions. Also returns how many it skipped.
+pub(crate) fn beyond_the_last(changes: &[Change]) -> (Vec<Change>, usize) {
+    let (mut taken, mut skipped) = (Vec::new(), 0);
+    for changes in by_partition(changes).into_values() {
+        let mut last = None;
+        for change in changes {
+            if last.is_some_and(|last| change.position <= last) {
+                skipped += 1;
+            } else {
+                last = Some(change.position);
+                taken.push(change.clone());
+            }
+        }
+    }
+    taken.sort_by_key(|change| change.position);
+    (taken, skipped)
+}
+
 /// Of every transaction, all changes are there: ordinals count from zero without a gap, and so do
 /// the sub-indexes of each. `changes` are those of all topics of a pipeline, each once. Returns
 /// the highest ordinal of each transaction.

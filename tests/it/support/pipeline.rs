@@ -27,6 +27,8 @@ impl<'a> Pipeline<'a> {
             "source": { "url": database.url(), "tables": ["*.*"] },
             "kafka": { "bootstrap_servers": stack.kafka().bootstrap(), "partitions": 3 },
             "registry": { "url": stack.registry().url() },
+            // Tests of the stream have rows of their own from before.
+            "snapshot": "never",
         });
         Self { database, kafka: stack.kafka().clone(), settings }
     }
@@ -88,6 +90,18 @@ impl<'a> Pipeline<'a> {
         // Those are ours, and about the pipeline.
         let tables = tables.filter(|topic| !topic.starts_with("waltide."));
         tables.map(|table| (table.clone(), self.changes(&table))).collect()
+    }
+
+    /// The tables that have been read whole, named as `schema.table`, as consumers are told.
+    #[track_caller]
+    pub(crate) fn read_whole(&self) -> Vec<String> {
+        let topic = self.topic("waltide.snapshot");
+        if !self.kafka.topics().iter().any(|name| name == topic.name()) {
+            return Vec::new();
+        }
+        let text = |of: &Value| of.as_str().expect("a name").to_owned();
+        let name = |end: &Value| format!("{}.{}", text(&end["schema"]), text(&end["table"]));
+        topic.read_json().iter().map(|end| name(&end.value)).collect()
     }
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.

@@ -115,9 +115,7 @@ impl Checkpoint {
             return Err(Unreadable::Foreign);
         }
         let checkpoint = Self::decode_fields(&mut input)?;
-        if !input.rest.is_empty() {
-            return Err(input.expected("the end of the record"));
-        }
+        input.finish()?;
         if checkpoint.is_consistent() { Ok(checkpoint) } else { Err(Unreadable::Contradictory) }
     }
 
@@ -156,11 +154,11 @@ impl Checkpoint {
 }
 
 /// Avro's binary encoding, as far as the schema needs it.
-struct Writer<'a>(&'a mut Vec<u8>);
+pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Writer<'_> {
     /// Zigzag, then seven bits a byte, lowest first.
-    fn long(&mut self, value: i64) {
+    pub(crate) fn long(&mut self, value: i64) {
         let mut left = ((value << 1) ^ (value >> 63)).cast_unsigned();
         loop {
             let [low, ..] = left.to_le_bytes();
@@ -177,7 +175,7 @@ impl Writer<'_> {
         self.long(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
         self.0.extend_from_slice(bytes);
     }
@@ -190,7 +188,7 @@ impl Writer<'_> {
         self.string(&value.to_string());
     }
 
-    fn branch(&mut self, of_union: i64) {
+    pub(crate) fn branch(&mut self, of_union: i64) {
         self.long(of_union);
     }
 
@@ -204,7 +202,7 @@ impl Writer<'_> {
         }
     }
 
-    fn array<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+    pub(crate) fn array<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
         if !items.is_empty() {
             self.length(items.len());
             for item in items {
@@ -217,17 +215,25 @@ impl Writer<'_> {
 
 /// Checked reads over foreign bytes. Nothing is reserved by what a count says, only by what is
 /// there.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     whole: usize,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { whole: bytes.len(), rest: bytes }
+    }
+
+    pub(crate) fn finish(&self) -> Result<(), Unreadable> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.expected("the end of the record")) }
+    }
+
     fn expected(&self, expected: &'static str) -> Unreadable {
         Unreadable::Malformed { at: self.whole - self.rest.len(), expected }
     }
 
-    fn long(&mut self) -> Result<i64, Unreadable> {
+    pub(crate) fn long(&mut self) -> Result<i64, Unreadable> {
         let mut raw: u64 = 0;
         for shift in (0..64).step_by(7) {
             let Some((&byte, rest)) = self.rest.split_first() else { break };
@@ -245,12 +251,12 @@ impl<'a> Reader<'a> {
         Err(self.expected("a number"))
     }
 
-    fn number<T: TryFrom<i64>>(&mut self, what: &'static str) -> Result<T, Unreadable> {
+    pub(crate) fn number<T: TryFrom<i64>>(&mut self, what: &'static str) -> Result<T, Unreadable> {
         let value = self.long()?;
         T::try_from(value).map_err(|_| self.expected(what))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Unreadable> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Unreadable> {
         let length: usize = self.number("a length")?;
         let (bytes, rest) =
             self.rest.split_at_checked(length).ok_or_else(|| self.expected("as many bytes"))?;
@@ -280,7 +286,7 @@ impl<'a> Reader<'a> {
         self.parsed("a WAL position", |text| text.parse().ok())
     }
 
-    fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         some: impl Fn(&mut Self) -> Result<T, Unreadable>,
     ) -> Result<Option<T>, Unreadable> {
@@ -293,7 +299,7 @@ impl<'a> Reader<'a> {
 
     /// Blocks of items until an empty one. A writer may give a block's size in bytes, then its
     /// count is negative.
-    fn array<T>(
+    pub(crate) fn array<T>(
         &mut self,
         each: impl Fn(&mut Self) -> Result<T, Unreadable>,
     ) -> Result<Vec<T>, Unreadable> {

@@ -51,6 +51,12 @@ impl CopyRows {
         Self { as_text, next: Part::Header, tuple: Vec::new() }
     }
 
+    /// The same for rows of a query in binary form, which have neither header nor trailer.
+    #[must_use]
+    pub fn of_query(as_text: impl IntoIterator<Item = bool>) -> Self {
+        Self { next: Part::Row, ..Self::new(as_text) }
+    }
+
     /// Whether the trailer was there, without which rows may be missing.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -1,0 +1,335 @@
+//! Reads chunks, each in one short transaction, on a connection of its own.
+//!
+//! The order is what makes a chunk true: the table's lock, then the snapshot, then the end of the
+//! log, then the rows. The rows are held here and go to the owner whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use waltide_core::checkpoint::fingerprint;
+use waltide_core::lsn::Lsn;
+use waltide_core::pgoutput::{CopyRows, Field, RelationId, Tuple};
+use waltide_core::snapshot::{
+    Assignment, ChunkId, HeldRows, Key, Part, Sight, Span, Tid, reachable,
+};
+
+use super::super::diagnosis;
+use super::super::source::{ANSWER, answered};
+use super::Event;
+use super::target::Target;
+use crate::fault::{Code, Fault};
+use crate::postgres::{Connection, Error, Mode, Params, SqlState};
+
+/// What is held of one chunk: more than this is another chunk's. A row alone may be larger.
+const HELD_BYTES: usize = 2 << 20;
+
+/// How many rows are asked for where nothing is known of their size, and at most.
+const ROWS: (usize, usize) = (1_000, 40_000);
+
+/// How long a table's lock is waited for: others queue behind whoever waits.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the server may be silent while rows come.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often a snapshot is taken that does not show what it must, before others get their turn.
+const TRIES: u32 = 10;
+
+/// `55P03 lock_not_available`
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// `42P01 undefined_table`
+const UNDEFINED_TABLE: &str = "42P01";
+
+/// A chunk to read, and how.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) assignment: Assignment,
+    pub(super) target: Arc<Target>,
+    /// The key's columns.
+    pub(super) key: Vec<usize>,
+}
+
+/// A chunk that has been read.
+#[derive(Debug)]
+pub(in super::super) struct Chunk {
+    pub(super) chunk: ChunkId,
+    pub(super) rows: HeldRows,
+    pub(super) sight: Sight,
+    pub(super) bound: Lsn,
+    pub(super) rest: Option<Span>,
+}
+
+pub(super) struct Reader {
+    pub(super) number: usize,
+    pub(super) params: Params,
+    pub(super) work: mpsc::Receiver<Work>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// What becomes of a chunk.
+enum Outcome {
+    Read(Chunk),
+    Unseen(Sight),
+    Moved,
+}
+
+/// What a transaction sees of a table.
+struct Look {
+    sight: Sight,
+    bound: Lsn,
+    /// Whether the table is what the chunk was made of.
+    fits: bool,
+}
+
+impl Reader {
+    /// Reads until there is no more to read.
+    pub(super) async fn run(mut self) {
+        let mut connection = None;
+        let mut row_bytes = BTreeMap::new();
+        while let Some(work) = self.work.recv().await {
+            let (chunk, table) = (work.assignment.chunk, work.assignment.table);
+            let event = match self.attempt(&mut connection, &work, &mut row_bytes).await {
+                Ok(Outcome::Read(chunk)) => Event::Read(Box::new(chunk)),
+                Ok(Outcome::Unseen(sight)) => Event::Unseen(chunk, sight),
+                Ok(Outcome::Moved) => Event::Moved(table),
+                Err(error) => {
+                    let fault = explain(&mut connection, &work, &error).await;
+                    match fault {
+                        Some(fault) => Event::Failed(chunk, table, fault),
+                        None => Event::Moved(table),
+                    }
+                }
+            };
+            if self.events.send(Event::Idle(self.number, Box::new(event))).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        connection: &mut Option<Connection>,
+        work: &Work,
+        row_bytes: &mut BTreeMap<RelationId, usize>,
+    ) -> Result<Outcome, Error> {
+        let mut seen = None;
+        for attempt in 0..TRIES {
+            // A connection on which something went wrong is not used again.
+            let mut on = match connection.take() {
+                Some(open) => open,
+                None => Connection::open(&self.params, Mode::Plain).await?,
+            };
+            let outcome = once(&mut on, work, row_bytes).await;
+            match outcome {
+                Ok((outcome, free)) => {
+                    if free {
+                        let peer = on.peer().clone();
+                        answered(ANSWER, &peer, on.simple_query("ROLLBACK")).await?;
+                        *connection = Some(on);
+                    }
+                    match outcome {
+                        Outcome::Unseen(sight) => seen = Some(sight),
+                        done => return Ok(done),
+                    }
+                }
+                Err(error @ Error::Server { .. }) if on.in_transaction() => {
+                    let peer = on.peer().clone();
+                    answered(ANSWER, &peer, on.simple_query("ROLLBACK")).await?;
+                    *connection = Some(on);
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+            sleep(Duration::from_millis(10 << attempt.min(4))).await;
+        }
+        Ok(seen.map_or(Outcome::Moved, Outcome::Unseen))
+    }
+}
+
+/// One transaction. Also tells whether its connection is free again.
+async fn once(
+    on: &mut Connection,
+    work: &Work,
+    row_bytes: &mut BTreeMap<RelationId, usize>,
+) -> Result<(Outcome, bool), Error> {
+    let Work { assignment, target, key } = work;
+    let root = target.root();
+    let of = match &assignment.part {
+        Part::Keys(_) => root.as_str(),
+        Part::Span(span) => match target.leaf(span.leaf) {
+            Some(leaf) => leaf,
+            None => return Ok((Outcome::Moved, true)),
+        },
+    };
+    let lock = match &assignment.part {
+        Part::Keys(_) => root.clone(),
+        Part::Span(_) => format!("ONLY {of}"),
+    };
+    let peer = on.peer().clone();
+    let begin = Target::begin(&lock, LOCK_WAIT.as_millis());
+    answered(ANSWER, &peer, on.simple_query(&begin)).await?;
+    let look = answered(ANSWER, &peer, look(on, work, of)).await?;
+    if !look.fits {
+        return Ok((Outcome::Moved, true));
+    }
+    if !assignment.may_be_read_with(&look.sight) {
+        return Ok((Outcome::Unseen(look.sight), true));
+    }
+    let (rows, rest, free) = match &assignment.part {
+        Part::Span(span) => {
+            let known = row_bytes.get(&span.leaf).copied();
+            let rows = known.map_or(ROWS.0, |bytes| (HELD_BYTES / bytes).clamp(1, ROWS.1));
+            let read = copy(on, target, &target.copy(of, span, rows), *span, rows).await?;
+            if let Some(bytes) = read.0.bytes().checked_div(read.0.len()) {
+                row_bytes.insert(span.leaf, bytes.max(1));
+            }
+            read
+        }
+        Part::Keys(keys) => {
+            let by_key = target.by_key(key);
+            (timeout_of(&peer, fetch(on, target, &by_key, keys)).await?, None, true)
+        }
+    };
+    let Look { sight, bound, .. } = look;
+    let chunk = Chunk { chunk: assignment.chunk, rows, sight, bound, rest };
+    Ok((Outcome::Read(chunk), free))
+}
+
+async fn timeout_of<T>(
+    peer: &crate::postgres::Peer,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    answered(SILENCE, peer, work).await
+}
+
+/// The snapshot, and what must be read behind it.
+async fn look(on: &mut Connection, work: &Work, of: &str) -> Result<Look, Error> {
+    let rows = on.simple_query(&work.target.look(of)).await?;
+    let cell = |at: usize| rows.rows.first()?.get(at)?.as_deref();
+    let number = |at: usize| cell(at)?.parse::<u64>().ok();
+    let read = || {
+        let sight = Sight::Primary(cell(0)?.parse().ok()?);
+        let insert: Lsn = cell(1)?.parse().ok()?;
+        let bound = reachable(insert, number(5)?, number(6)?);
+        let shape = cell(4).map_or(0, |shape| fingerprint(shape.as_bytes()));
+        let (id, file) = (number(2).unwrap_or(0), number(3)?);
+        let same = match &work.assignment.part {
+            Part::Span(span) => id == u64::from(span.leaf.0) && file == u64::from(span.file),
+            Part::Keys(_) => id == u64::from(work.assignment.table.0),
+        };
+        Some(Look { sight, bound, fits: same && shape == work.assignment.shape })
+    };
+    read().ok_or_else(|| Error::protocol(on.peer(), "what a transaction sees cannot be read"))
+}
+
+/// Rows by where they lie; what is left of the part; and whether the connection is free.
+async fn copy(
+    on: &mut Connection,
+    target: &Target,
+    sql: &str,
+    span: Span,
+    most: usize,
+) -> Result<(HeldRows, Option<Span>, bool), Error> {
+    let peer = on.peer().clone();
+    let mut reader = target.copied();
+    let mut rows = HeldRows::default();
+    let mut last = None;
+    let mut copy = timeout_of(&peer, on.copy_out(sql)).await?;
+    while timeout_of(&peer, copy.fill()).await? > 0 {
+        while let Some(data) = copy.next_frame() {
+            let row = reader.decode(data?);
+            let row = row.map_err(|error| Error::protocol(&peer, error.to_string()))?;
+            let Some(row) = row else { continue };
+            let place = rows.push(row);
+            last = Some(place.ok_or_else(|| Error::protocol(&peer, "a row has no place"))?);
+            // Rows may be much larger than those before them.
+            if rows.bytes() > 2 * HELD_BYTES {
+                return Ok((rows, last.and_then(|last: Tid| span.behind(last)), false));
+            }
+        }
+    }
+    if !reader.is_complete() {
+        return Err(Error::protocol(&peer, "a COPY ended without its trailer"));
+    }
+    let more = last.filter(|_| rows.len() == most);
+    Ok((rows, more.and_then(|last| span.behind(last)), true))
+}
+
+/// Rows by their keys.
+async fn fetch(
+    on: &mut Connection,
+    target: &Target,
+    sql: &str,
+    keys: &[Key],
+) -> Result<HeldRows, Error> {
+    let mut rows = HeldRows::default();
+    let mut reader: CopyRows = target.queried();
+    let keys: Vec<_> = keys.iter().filter_map(values).collect();
+    on.fetch(sql, &keys, |body| {
+        let row = reader.decode(body).map_err(|_| "a row")?;
+        row.and_then(|row| rows.push(row)).map(|_| ()).ok_or("a row's place")
+    })
+    .await?;
+    Ok(rows)
+}
+
+fn values(key: &Key) -> Option<Vec<crate::postgres::Value<'_>>> {
+    let tuple = Tuple::decode(key).ok()?;
+    let value = |field| match field {
+        Field::Binary(bytes) => Some((true, bytes)),
+        Field::Text(text) => Some((false, text)),
+        Field::Null | Field::Unchanged => None,
+    };
+    tuple.fields().map(value).collect()
+}
+
+/// What keeps a chunk from being read; none where the table is not what it was.
+async fn explain(connection: &mut Option<Connection>, work: &Work, error: &Error) -> Option<Fault> {
+    let name = &work.target.name;
+    let fault = diagnosis::of_source(error);
+    let Some(state) = error.sqlstate() else { return Some(fault) };
+    if state.as_str() == UNDEFINED_TABLE || state.as_str() == "3F000" {
+        return None;
+    }
+    if state.as_str() == LOCK_NOT_AVAILABLE {
+        return Some(Fault::new(
+            Code::SnapshotBlocked,
+            format!("reading {name} waits for a lock that another session has on it"),
+            "nothing if that session ends by itself; otherwise find it in pg_locks",
+        ));
+    }
+    if state != SqlState::INSUFFICIENT_PRIVILEGE {
+        return Some(Fault { what: format!("{name} cannot be read: {}", fault.what), ..fault });
+    }
+    let unreadable = match connection {
+        Some(on) => timeout(ANSWER, on.unreadable(work.assignment.table)).await.ok()?.ok()?,
+        None => return Some(fault),
+    };
+    if unreadable.is_empty() {
+        return Some(Fault::new(
+            Code::SnapshotRowSecurity,
+            format!("row-level security hides rows of {name} from the daemon's role"),
+            "let the role see all of them (ALTER ROLE ... BYPASSRLS, or a policy of its own), or \
+             exclude the table; the stream is not filtered and goes on",
+        ));
+    }
+    let tables: Vec<&str> = unreadable.iter().map(String::as_str).collect();
+    let role = on_role(connection);
+    Some(Fault::new(
+        Code::SnapshotPrivilege,
+        format!("the role may not read {name}: {}", fault.what),
+        format!(
+            "have an owner run: GRANT SELECT ON {} TO {role}; and GRANT USAGE on their schemas",
+            tables.join(", ")
+        ),
+    ))
+}
+
+fn on_role(connection: &Option<Connection>) -> String {
+    let user = connection.as_ref().map_or("ROLE", |on| on.peer().user());
+    crate::postgres::sql::identifier(user)
+}

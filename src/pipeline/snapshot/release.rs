@@ -1,0 +1,227 @@
+// Hot path: `Engine::release_rows` runs for each row that was read.
+//! Rows that were read join the stream.
+
+use tokio::time::Instant;
+use waltide_core::avro::{self, RecordMeta, Snapshot, Written, write_header};
+use waltide_core::change::{Position, Row, Transaction};
+use waltide_core::lsn::{CommitLsn, Lsn};
+use waltide_core::pgoutput::{PgTimestamp, RelationId, Xid};
+use waltide_core::snapshot::{END_SCHEMA, End};
+use waltide_core::watermark::Ticket;
+
+use super::super::diagnosis;
+use super::super::keeper::now_us;
+use super::super::routes::{Known, Route};
+use super::super::rows::Again;
+use super::super::stream::Engine;
+use super::reader::Chunk;
+use super::target::Target;
+use super::{STREAM_SHARE, place};
+use crate::fault::Fault;
+use crate::kafka::Record;
+use crate::status;
+
+/// Lives of a pipeline are told apart by the bits of an ordinal above these.
+const ORDINAL_BITS: u32 = 40;
+
+/// How many bytes of a key say which schema it has: tables are compared without.
+pub(in super::super) const KEY_HEADER: usize = 5;
+
+impl Engine {
+    /// Does what snapshots need, between transactions: compiles routes, releases a chunk, tells
+    /// the end of a table, registers more.
+    pub(in super::super) async fn advance_snapshots(&mut self) -> Result<(), Fault> {
+        if self.snapshots.is_none() || self.sink.book.is_idle() || self.draining {
+            return Ok(());
+        }
+        self.compile_routes().await?;
+        self.release_next().await?;
+        if let Some((table, rows)) = self.sink.book.done() {
+            self.tell_the_end(table, rows).await?;
+        }
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.advance(&mut self.sink.book);
+        }
+        Ok(())
+    }
+
+    /// A table that has been measured gets its topic and its schemas.
+    async fn compile_routes(&mut self) -> Result<(), Fault> {
+        let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
+        for (id, table) in &mut snapshots.tables {
+            let (None, Some(target)) = (&table.route, &table.target) else { continue };
+            match self.compiler.compile(&target.relation).await? {
+                Known::Captured(route) if route.key_id.is_some() => table.route = Some(route),
+                Known::Captured(_) => {
+                    tracing::warn!(
+                        table = %target.name,
+                        "a table without a key is not read: its rows from before are not published"
+                    );
+                    self.sink.book.take_as_read(*id, table.member.known.clone());
+                }
+                Known::Described | Known::LeftOut => self.sink.book.forget(*id),
+            }
+        }
+        snapshots.tables.retain(|id, _| self.sink.book.reads(*id));
+        Ok(())
+    }
+
+    /// Releases a chunk that is due here. While the stream is behind it has most of the time.
+    async fn release_next(&mut self) -> Result<(), Fault> {
+        let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
+        let now = Instant::now();
+        if snapshots.behind && now < snapshots.release_at {
+            return Ok(());
+        }
+        let Some((table, id)) = self.sink.book.releasable() else { return Ok(()) };
+        let Some(boundary) = self.sink.book.between() else { return Ok(()) };
+        let held = snapshots.held.remove(&id);
+        let reading = snapshots.tables.get_mut(&table);
+        let found = reading.and_then(|table| Some((table.route.take()?, table.target.clone()?)));
+        let (Some(chunk), Some((mut route, target))) = (held, found) else {
+            self.sink.book.abandon(id);
+            return Ok(());
+        };
+        let ticket = self.sink.intake.begin_aside(status::now());
+        let at = place(boundary);
+        let released = self.release_rows(&chunk, table, at, ticket, (&target, &mut route)).await;
+        self.sink.intake.end_aside();
+        let rows = released?;
+        self.sink.book.released(id, ticket, rows);
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.release_at = Instant::now() + now.elapsed() * STREAM_SHARE;
+            if let Some(table) = snapshots.tables.get_mut(&table) {
+                table.route = Some(route);
+                table.failed = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a chunk that nothing has touched since; how many.
+    async fn release_rows(
+        &mut self,
+        chunk: &Chunk,
+        table: RelationId,
+        at: Lsn,
+        ticket: Ticket,
+        (target, route): (&Target, &mut Route),
+    ) -> Result<u64, Fault> {
+        let now = status::now();
+        let mut released = 0;
+        self.out.position.start(at);
+        for number in 0..chunk.rows.len() {
+            let Some(tuple) = chunk.rows.get(number) else { break };
+            let ordinal = self.next_ordinal();
+            let (row, record) = (Row::Read(tuple), avro::Record::Read(tuple));
+            let meta = meta(at, ordinal, now);
+            let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
+                Ok(written) => written,
+                Err(error) => {
+                    let description = &target.relation;
+                    let again = Again { compiler: &mut self.compiler, description, route };
+                    Box::pin(self.out.encode_again(again, &row, &record, &meta, error)).await?
+                }
+            };
+            let key = self.out.key.get(KEY_HEADER..).filter(|_| keyed).unwrap_or_default();
+            if !self.sink.book.keeps(table, chunk.chunk, key) {
+                continue;
+            }
+            let mut to = (route.topic.as_str(), route.lane);
+            if let Written::TooLarge { bytes } = written {
+                let Some(dead) = &route.dead_letters else {
+                    return Err(diagnosis::of_large_row(&route.topic, bytes));
+                };
+                let commit_lsn = CommitLsn(at);
+                let nobody = Transaction { commit_lsn, commit_time: now, xid: Xid(0) };
+                self.out.dead_letter(dead, route, &nobody, &meta, bytes);
+                to = (&dead.topic, dead.lane);
+            }
+            let (topic, lane) = to;
+            let out = Record {
+                topic,
+                partition: None,
+                key: Some(self.out.key.as_slice()),
+                value: Some(self.out.value.as_slice()),
+                timestamp_ms: status::unix_ms(now),
+                position: self.out.position.at(ordinal, 0),
+                headers: &self.out.headers,
+                ticket,
+                lane,
+            };
+            self.sink.put(&out).await?;
+            released += 1;
+        }
+        self.out.shrink();
+        Ok(released)
+    }
+
+    /// Says on a topic of its own that a table has been read whole.
+    async fn tell_the_end(&mut self, id: RelationId, rows: u64) -> Result<(), Fault> {
+        let Some(position) = self.sink.book.between() else { return Ok(()) };
+        let ordinal = self.next_ordinal();
+        let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
+        let Some(table) = snapshots.tables.get(&id) else { return Ok(()) };
+        let published = &table.member.published;
+        let settings = &self.compiler.settings;
+        let (pipeline, name) = (settings.name.clone(), settings.snapshot_topic());
+        let database = self.compiler.catalog.peer().database().to_owned();
+        let topic = match &mut snapshots.topic {
+            Some(topic) => topic,
+            none => none.insert(self.compiler.own_topic(name, (None, END_SCHEMA)).await?),
+        };
+        let end = End {
+            pipeline: &pipeline,
+            database: &database,
+            schema: &published.schema,
+            table: &published.name,
+            rows,
+            position,
+            at_us: now_us(),
+        };
+        let out = &mut self.out;
+        out.headers.clear();
+        out.value.clear();
+        write_header(topic.value_id.0, &mut out.value);
+        end.write(&mut out.value);
+        out.position.start(place(position));
+        let ticket = self.sink.intake.begin_aside(status::now());
+        let record = Record {
+            topic: &topic.name,
+            partition: Some(0),
+            key: None,
+            value: Some(out.value.as_slice()),
+            timestamp_ms: end.at_us.div_euclid(1000),
+            position: out.position.at(ordinal, 0),
+            headers: &out.headers,
+            ticket,
+            lane: topic.lane,
+        };
+        let put = self.sink.put(&record).await;
+        self.sink.intake.end_aside();
+        put?;
+        self.sink.book.closing(id, ticket);
+        Ok(())
+    }
+
+    /// A number that no row of this or another life has.
+    fn next_ordinal(&mut self) -> u64 {
+        self.snapshots.as_mut().map_or(0, |snapshots| {
+            snapshots.ordinal += 1;
+            snapshots.life << ORDINAL_BITS | snapshots.ordinal
+        })
+    }
+}
+
+fn meta(at: Lsn, ordinal: u64, now: PgTimestamp) -> RecordMeta<'static> {
+    RecordMeta {
+        transaction: None,
+        position: Position { commit_lsn: CommitLsn(at), ordinal, sub_index: 0 },
+        lsn: at,
+        snapshot: Snapshot::Incremental,
+        now,
+        order: None,
+        last_commit: None,
+        origin: None,
+    }
+}
