@@ -169,6 +169,10 @@ impl Lines {
             return self.leaf("snapshot", Never.as_str(), typed);
         };
         let typed::SnapshotOrWord(keys) = typed.value().cloned().unwrap_or_default();
+        // The word stands for the keys with their defaults.
+        if keys.parallelism.given().is_none() && keys.max_rate.given().is_none() {
+            return self.leaf("snapshot", Initial.as_str(), typed);
+        }
         self.group("snapshot");
         self.leaf("mode", Initial.as_str(), &keys.mode);
         self.leaf("parallelism", &options.parallelism.to_string(), &keys.parallelism);
