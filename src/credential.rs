@@ -67,7 +67,7 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// The secret as it is now. A command blocks the thread, for [`COMMAND_WAIT`] at most.
+    /// The secret as it is now. A command blocks the thread, for five seconds at most.
     ///
     /// # Errors
     /// When the file cannot be read, is too large or is not UTF-8; when the command fails, prints

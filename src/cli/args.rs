@@ -351,6 +351,12 @@ pub struct RecoverWay {
     /// For a checkpoint that is lost, and topics that something else has filled.
     #[arg(long)]
     pub adopt: bool,
+    /// Go on from where the slot stands, and read all tables again
+    ///
+    /// For either of these, where the topics shall hold what the tables hold. Rows that were deleted
+    /// meanwhile stay in the topics.
+    #[arg(long)]
+    pub resnapshot: bool,
 }
 
 /// `waltide config ...`

@@ -1,13 +1,17 @@
 //! `waltide recover`: says what is lost, asks, and does it.
 
-use super::args::Recover;
+use super::args::{Recover, RecoverWay};
 use super::{Failure, agreed, chosen, runtime, say};
 use crate::config::Config;
 use crate::fault::{Code, Fault};
 use crate::pipeline::{self, Way};
 
 pub(super) fn recover(config: Config, asked: &Recover) -> Result<(), Failure> {
-    let way = if asked.way.adopt { Way::Adopt } else { Way::AcceptGap };
+    let way = match asked.way {
+        RecoverWay { resnapshot: true, .. } => Way::Resnapshot,
+        RecoverWay { adopt: true, .. } => Way::Adopt,
+        _ => Way::AcceptGap,
+    };
     let runtime = runtime()?;
     for settings in chosen(config, Some(&asked.pipeline))? {
         let decision = runtime.block_on(pipeline::consider(&settings, way, runtime.handle()))?;

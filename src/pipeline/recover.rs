@@ -13,6 +13,7 @@ use waltide_core::avro;
 use waltide_core::checkpoint::{Checkpoint, Stop, TopicEnd, resume};
 use waltide_core::gap::{self, Gap};
 use waltide_core::lsn::EndLsn;
+use waltide_core::snapshot::Book;
 use waltide_core::watermark::Ticket;
 
 use super::holding::{self, Ask, Held};
@@ -20,7 +21,7 @@ use super::keeper::{Keeper, now_us};
 use super::reach::{kafka_settings, params, registry_settings};
 use super::source::{self, Published};
 use super::{diagnosis, recovery};
-use crate::config::settled::Pipeline;
+use crate::config::settled::{Pipeline, Snapshot};
 use crate::fault::{Code, Fault};
 use crate::kafka::{self, Admin, CheckpointTopic, Headers, Producer, Record, TopicOptions};
 use crate::postgres::sql::literal;
@@ -38,6 +39,8 @@ pub enum Way {
     AcceptGap,
     /// There is no checkpoint, and the topics are as they should be.
     Adopt,
+    /// Whatever is missing, all tables are read again.
+    Resnapshot,
 }
 
 /// What will be done, and what is lost. The slot is ours as long as this lives.
@@ -49,6 +52,7 @@ pub struct Decision {
     before: Option<Checkpoint>,
     gap: Option<Gap>,
     made_slot: bool,
+    way: Way,
 }
 
 /// Works out what going on would mean.
@@ -56,6 +60,13 @@ pub struct Decision {
 /// # Errors
 /// Where something is away or in use, or where there is nothing to decide.
 pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result<Decision, Fault> {
+    if way == Way::Resnapshot && settings.snapshot == Snapshot::Never {
+        return Err(Fault::new(
+            Code::ConfigInvalid,
+            format!("pipeline {} reads no tables: it has snapshot: never", settings.name),
+            "set snapshot: initial, or decide for --accept-gap or --adopt",
+        ));
+    }
     let source = |error: Error| diagnosis::of_source(&error);
     let params = params(&settings.source)?;
     let mut catalog = Connection::open(&params, Mode::Plain).await.map_err(source)?;
@@ -85,9 +96,11 @@ pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result
         Some(checkpoint) => recovery::verify_topics(&kafka, checkpoint, topics).await.err(),
         None => None,
     };
+    let adopted = (before.is_none()).then(|| "there is no checkpoint".to_owned());
     let Some(reason) = made
         .or_else(|| stop.as_ref().map(ToString::to_string))
         .or_else(|| lost.map(|fault| fault.what))
+        .or(adopted.filter(|_| way == Way::Resnapshot))
     else {
         return Err(nothing(settings, "can go on as it is: start the daemon"));
     };
@@ -101,7 +114,7 @@ pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result
         recorded_at_us: now_us(),
     });
     let (settings, made_slot) = (settings.clone(), ask.made);
-    Ok(Decision { settings, kafka, held, published, before, gap, made_slot })
+    Ok(Decision { settings, kafka, held, published, before, gap, made_slot, way })
 }
 
 fn nothing(settings: &Pipeline, what: &str) -> Fault {
@@ -160,12 +173,13 @@ impl fmt::Display for Decision {
             writeln!(f, "slot {slot} is made anew; it starts at {to}")?;
         }
         let Some(gap) = &self.gap else {
-            return writeln!(
+            writeln!(
                 f,
                 "pipeline {name} has no checkpoint, and its topics may hold records\n\
                  it goes on from where slot {slot} stands, {to}; whether the topics reach as far \
                  is not known"
-            );
+            )?;
+            return self.reading(f);
         };
         writeln!(f, "pipeline {name}: {}", gap.reason)?;
         match gap.from {
@@ -184,11 +198,46 @@ impl fmt::Display for Decision {
             f,
             "it goes on from {to}, and says so to consumers on {}",
             self.settings.gap_topic()
-        )
+        )?;
+        self.reading(f)
     }
 }
 
 impl Decision {
+    /// Says what is read again.
+    fn reading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.way, self.settings.snapshot) {
+            (Way::Resnapshot, _) => writeln!(
+                f,
+                "all captured tables are read again, beside the stream; rows that were deleted \
+                 meanwhile stay in the topics"
+            ),
+            (Way::AcceptGap, Snapshot::Initial(_)) => writeln!(
+                f,
+                "tables that had not been read to their end are read again from the start; the \
+                 others are not"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The books of what is read, from here on.
+    fn books(&self) -> Result<Option<Vec<u8>>, Fault> {
+        let before = self.before.as_ref().and_then(|before| before.snapshot.as_deref());
+        let topic = self.settings.checkpoint_topic();
+        let book = before.map(Book::decode).transpose();
+        let book = book.map_err(|error| diagnosis::of_checkpoint(&error, &topic))?;
+        let book = match self.way {
+            Way::Resnapshot => Some(book.unwrap_or_default().read_again()),
+            Way::AcceptGap | Way::Adopt => book.map(Book::after_gap),
+        };
+        Ok(book.map(|book| {
+            let mut bytes = Vec::new();
+            book.encode(&mut bytes);
+            bytes
+        }))
+    }
+
     /// Leaves things as they were.
     ///
     /// # Errors
@@ -212,6 +261,7 @@ impl Decision {
     /// # Errors
     /// Where Kafka or the registry refuse or are away. It can be done again.
     pub async fn carry_out(self) -> Result<(), Fault> {
+        let books = self.books()?;
         if let Some(gap) = &self.gap {
             self.tell(gap).await?;
         }
@@ -227,6 +277,7 @@ impl Decision {
             topics: ends.into_iter().map(topic_end).collect(),
             schemas: self.before.map(|before| before.schemas).unwrap_or_default(),
             end_lsn: EndLsn(self.held.facts.slot_confirmed),
+            snapshot: books,
             ..recovery::birth(settings, &self.held.facts)
         };
         let slot = self.held.holding;

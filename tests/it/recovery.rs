@@ -1,6 +1,6 @@
 //! From where a pipeline goes on, and where it must not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -9,7 +9,9 @@ use waltide_stack::serde_json::{self, Value, json};
 use waltide_stack::{Database, KafkaOptions, PostgresOptions, Stack, Version, eventually};
 
 use crate::cli::{Ended, waltide};
-use crate::support::{Daemon, Lsn, Pipeline, SOON, assert_each_once_and_in_order, on_each_version};
+use crate::support::{
+    Daemon, Lsn, Op, Pipeline, SOON, assert_each_once_and_in_order, on_each_version,
+};
 
 const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, item text)";
 
@@ -440,4 +442,67 @@ fn a_predecessor_that_wakes_up_does_not_move_the_checkpoint() {
     });
     let since: Vec<String> = writers.skip_while(|writer| *writer != leader).collect();
     assert!(since.len() > 1 && since.iter().all(|writer| *writer == leader), "{since:?}");
+}
+
+/// What the gap swallowed is in the tables, except for what they no longer have.
+#[test]
+fn all_tables_are_read_again_where_that_is_decided() {
+    let shop = shop(Version::NEWEST, "read again");
+    let never = Pipeline::of(&shop);
+    let pipeline = Pipeline::of(&shop).with("snapshot", "initial");
+    publish(&pipeline, &shop, 1..=5);
+    shop.execute(&format!("SELECT pg_drop_replication_slot('{}')", pipeline.slot()));
+    shop.execute("DELETE FROM orders WHERE id = 1");
+    order(&shop, 6);
+    stops(&pipeline, "WT212", &["waltide recover"]);
+    let refused = recover(&never, "--resnapshot", &["--yes"]);
+    assert!(refused.everything.contains("snapshot: initial"), "{}", refused.everything);
+    let asked = recover(&pipeline, "--resnapshot", &[]);
+    assert!(asked.everything.contains("stay in the topics"), "{}", asked.everything);
+    goes_on_after(&pipeline, |id| order(&shop, id), "--resnapshot", 7);
+    let told = gaps(&pipeline);
+    assert_eq!(told.len(), 1);
+    let gap: Lsn = told[0]["to_lsn"].as_str().expect("a text").parse().expect("a position");
+    let daemon = pipeline.start();
+    let expected: BTreeSet<u64> = [2, 3, 4, 5, 6].into();
+    eventually("all rows are there", SOON, || {
+        let mut found = reads(&pipeline, gap);
+        found.remove(&7);
+        (found == expected).then_some(())
+    });
+    daemon.terminate();
+}
+
+/// Half of a snapshot is not a whole one, whatever happened in between.
+#[test]
+fn a_gap_amid_a_snapshot_leaves_no_table_half_read() {
+    let shop = shop(Version::NEWEST, "gap amid snapshot");
+    shop.execute(
+        "INSERT INTO orders SELECT id, repeat('x', 1000) FROM generate_series(1, 6000) id",
+    );
+    let slow = json!({ "mode": "initial", "max_rate": 1_000_000, "parallelism": 1 });
+    let slow = Pipeline::of(&shop).with("snapshot", slow);
+    let daemon = slow.start();
+    let topic = slow.topic("public.orders");
+    topic.wait_for(1, SOON);
+    daemon.terminate();
+    let half = published(&slow).len();
+    assert!(half < 6_000, "all of it was read");
+    shop.execute(&format!("SELECT pg_drop_replication_slot('{}')", slow.slot()));
+    let pipeline = Pipeline::of(&shop).with("snapshot", "initial");
+    let done = recover(&pipeline, "--accept-gap", &["--yes"]);
+    assert!(done.everything.contains("read again from the start"), "{}", done.everything);
+    let daemon = pipeline.start();
+    eventually("the whole is there", SOON, || {
+        let found: BTreeSet<u64> = published(&pipeline).into_iter().collect();
+        (found.len() == 6_000).then_some(())
+    });
+    daemon.terminate();
+}
+
+/// The rows behind a position that were read and not streamed.
+fn reads(pipeline: &Pipeline<'_>, behind: Lsn) -> BTreeSet<u64> {
+    let changes = pipeline.changes("public.orders");
+    let read = changes.iter().filter(|it| it.op == Op::Read && it.position.commit >= behind);
+    read.filter_map(|change| change.after.as_ref()?.get("id")?.as_u64()).collect()
 }

@@ -46,6 +46,19 @@ impl Book {
         Self { adopts: true, ..Self::default() }
     }
 
+    /// Books for a stream that goes on behind a gap. What a chunk must be held against is not known
+    /// across it, so tables that were being read start over; those that were read stay read.
+    #[must_use]
+    pub fn after_gap(self) -> Self {
+        Self { life: self.life, adopts: self.adopts, known: self.known, ..Self::default() }
+    }
+
+    /// Books in which nothing is read yet. Rows of before keep their numbers.
+    #[must_use]
+    pub fn read_again(self) -> Self {
+        Self { life: self.life, ..Self::default() }
+    }
+
     /// Whether what is found is taken as read. From now on it is not.
     pub fn take_adopts(&mut self) -> bool {
         self.changed |= self.adopts;
