@@ -249,7 +249,7 @@ pub enum SchemaCommand {
     #[command(
         after_help = "Example:\n  waltide schema show shop --table public.orders --config waltide.yaml"
     )]
-    Show(SchemaShow),
+    Show(SchemaOf),
     /// Hold the tables of a database against the registry; exit 1 where it would refuse one
     ///
     /// With --source the tables are those of another database: one to which a CI job has applied
@@ -257,26 +257,12 @@ pub enum SchemaCommand {
     #[command(
         after_help = "Example:\n  waltide schema diff shop --source postgres://ci@db/shop --config waltide.yaml"
     )]
-    Diff(SchemaDiff),
+    Diff(SchemaOf),
 }
 
-/// `waltide schema show`
+/// Whose schemas `waltide schema` is about.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct SchemaShow {
-    /// Tables as schema.table, * for any characters; all where none is named
-    #[arg(long = "table", value_name = "TABLE")]
-    pub tables: Vec<String>,
-    /// Another database with the tables: postgres://user@host:5432/database
-    #[arg(long, value_name = "URL")]
-    pub source: Option<String>,
-    /// What is looked at.
-    #[command(flatten)]
-    pub looked: Looked,
-}
-
-/// `waltide schema diff`
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct SchemaDiff {
+pub struct SchemaOf {
     /// Tables as schema.table, * for any characters; all where none is named
     #[arg(long = "table", value_name = "TABLE")]
     pub tables: Vec<String>,

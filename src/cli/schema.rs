@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::args::{SchemaDiff, SchemaShow};
+use super::args::SchemaOf;
 use super::terminal::{Paint, Style};
 use super::{Failure, chosen, runtime, say};
 use crate::config::settled::Pipeline;
@@ -16,7 +16,7 @@ use crate::preview::{self, Change, Preview, Subject};
 use crate::registry::Client;
 
 /// `waltide schema show`
-pub(super) fn show(config: Config, asked: &SchemaShow) -> Result<(), Failure> {
+pub(super) fn show(config: Config, asked: &SchemaOf) -> Result<(), Failure> {
     let wanted = patterns(&asked.tables)?;
     let runtime = runtime()?;
     for settings in chosen(config, asked.looked.pipeline.as_deref())? {
@@ -46,7 +46,7 @@ fn shown(settings: &Pipeline, table: &Preview, subject: &Subject, as_json: bool)
 }
 
 /// `waltide schema diff`: fails where the registry would refuse a schema.
-pub(super) fn diff(config: Config, asked: &SchemaDiff) -> Result<(), Failure> {
+pub(super) fn diff(config: Config, asked: &SchemaOf) -> Result<(), Failure> {
     let wanted = patterns(&asked.tables)?;
     let (runtime, style) = (runtime()?, Style::of_output());
     let mut refused = 0;

@@ -3,12 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 
 use super::{Admin, Error, Login, Settings, TopicOptions};
@@ -88,25 +84,7 @@ impl Admin {
     /// # Errors
     /// Where Kafka would refuse it, or cannot be asked.
     pub async fn could_make(&self, topic: &str, of: &TopicOptions) -> Result<(), Error> {
-        let replication = TopicReplication::Fixed(of.replication_factor.unwrap_or(-1));
-        let mut new = NewTopic::new(topic, of.partitions.unwrap_or(-1), replication);
-        for (key, value) in &of.config {
-            new = new.set(key, value);
-        }
-        self.refuse_with_tokens(topic, of)?;
-        let admin = client(self.settings())?;
-        let answers = admin.create_topics([&new], &options().validate_only(true)).await;
-        end(admin);
-        let brokers = self.settings().bootstrap_servers.as_str();
-        let answers =
-            answers.map_err(|error| Error::of_call(&error, brokers, "", "create topics"))?;
-        for answer in answers {
-            match answer {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(self.of_creation(&topic, code, of)),
-            }
-        }
-        Ok(())
+        self.make(topic, of, true).await
     }
 }
 

@@ -114,11 +114,7 @@ impl Admin {
     }
 
     /// What would make a topic asks for no token: nobody reads its queue, as is said above.
-    pub(super) fn refuse_with_tokens(
-        &self,
-        topic: &str,
-        options: &TopicOptions,
-    ) -> Result<(), Error> {
+    fn refuse_with_tokens(&self, topic: &str, options: &TopicOptions) -> Result<(), Error> {
         let Login::Token(_) = self.settings.login else { return Ok(()) };
         let reason = format!(
             "it is not there, and with OAUTHBEARER topics are not made by the daemon: one with {options}"
@@ -134,6 +130,18 @@ impl Admin {
         if let Some(count) = self.partitions(Some(topic)).await? {
             return Ok(count);
         }
+        self.make(topic, options, false).await?;
+        self.appeared(topic).await
+    }
+
+    /// Asks Kafka for a topic; or, where it shall only be tried, whether it would make it. One that
+    /// is there will do.
+    pub(super) async fn make(
+        &self,
+        topic: &str,
+        options: &TopicOptions,
+        only_try: bool,
+    ) -> Result<(), Error> {
         self.refuse_with_tokens(topic, options)?;
         let replication = TopicReplication::Fixed(options.replication_factor.unwrap_or(-1));
         let mut new = NewTopic::new(topic, options.partitions.unwrap_or(-1), replication);
@@ -142,7 +150,8 @@ impl Admin {
         }
         let wait = AdminOptions::new()
             .request_timeout(Some(Timeout::After(ANSWER)))
-            .operation_timeout(Some(Timeout::After(ANSWER)));
+            .operation_timeout(Some(Timeout::After(ANSWER)))
+            .validate_only(only_try);
         let failed = |error| Error::of_call(&error, self.brokers(), &self.said(), "create topics");
         let maker: AdminClient<DefaultClientContext> =
             self.settings.client()?.create().map_err(failed)?;
@@ -156,7 +165,7 @@ impl Admin {
                 Err((topic, code)) => return Err(self.of_creation(&topic, code, options)),
             }
         }
-        self.appeared(topic).await
+        Ok(())
     }
 
     /// A new topic shows in every broker's metadata a moment after its creation was answered.
@@ -176,12 +185,7 @@ impl Admin {
         }
     }
 
-    pub(super) fn of_creation(
-        &self,
-        topic: &str,
-        code: RDKafkaErrorCode,
-        options: &TopicOptions,
-    ) -> Error {
+    fn of_creation(&self, topic: &str, code: RDKafkaErrorCode, options: &TopicOptions) -> Error {
         match self.of_topic(topic, code) {
             Error::Topic { topic, reason } => {
                 Error::Topic { topic, reason: format!("{reason}, for a new topic with {options}") }

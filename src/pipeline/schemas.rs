@@ -158,11 +158,8 @@ impl Compiler {
         schema: &str,
         table: &TableName,
     ) -> Result<SchemaId, Fault> {
-        if let Some(id) = self.recorded(subject, schema).await? {
-            return Ok(id);
-        }
-        let error = match self.registry.register(subject, schema).await {
-            Ok(id) => return Ok(self.noted(subject, schema, id)),
+        let error = match self.asked(subject, schema).await? {
+            Ok(id) => return Ok(id),
             Err(error) => error,
         };
         let url = self.registry.url().to_owned();
@@ -207,12 +204,21 @@ impl Compiler {
         subject: &str,
         schema: &str,
     ) -> Result<SchemaId, Fault> {
+        let id = self.asked(subject, schema).await?;
+        id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))
+    }
+
+    /// The id that the checkpoint remembers or the registry gives; inside, that it gives none.
+    async fn asked(
+        &mut self,
+        subject: &str,
+        schema: &str,
+    ) -> Result<Result<SchemaId, Error>, Fault> {
         if let Some(id) = self.recorded(subject, schema).await? {
-            return Ok(id);
+            return Ok(Ok(id));
         }
         let id = self.registry.register(subject, schema).await;
-        let id = id.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
-        Ok(self.noted(subject, schema, id))
+        Ok(id.map(|id| self.noted(subject, schema, id)))
     }
 
     /// The id of a schema that the checkpoint remembers, seen to be the same still. Nothing is

@@ -143,7 +143,9 @@ impl Engine {
                 self.sink.offer(self.snapshots.is_some());
                 return self.show();
             }
-            Box::pin(self.advance_snapshots()).await?;
+            if self.snapshots.is_some() {
+                Box::pin(self.advance_snapshots()).await?;
+            }
             // An open transaction is read to its end even while draining: left half-way, all of
             // it would be repeated.
             let reading = !draining || self.sink.intake.in_transaction();

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use waltide_core::pgoutput::ReplicaIdentity;
 
-use super::catalog::{Persistence, Publication, RelationKind, TableFacts};
+use super::catalog::{Publication, TableFacts};
 use super::sql::{identifier, literal, qualified};
 use super::{Connection, Error};
 
@@ -76,11 +76,7 @@ impl Connection {
             });
         }
         let tables = self.list_tables(&["*"]).await?;
-        let streamed = tables.into_iter().filter(|table| {
-            table.persistence == Persistence::Logged
-                && table.kind != RelationKind::Foreign
-                && table.root.is_none()
-        });
+        let streamed = tables.into_iter().filter(TableFacts::is_streamed);
         coverage.candidates = streamed
             .map(|table| Candidate {
                 published: all_tables || covered.contains(&table.id),

@@ -9,7 +9,7 @@ use crate::config::settled::Pipeline;
 use crate::config::{TableName, TablePattern};
 use crate::fault::{Code, Fault};
 use crate::pipeline;
-use crate::postgres::catalog::{Persistence, RelationKind, TableFacts};
+use crate::postgres::catalog::TableFacts;
 use crate::postgres::{Connection, Mode, Params};
 use crate::registry::{Client, Error, Verdict, changes};
 
@@ -85,9 +85,7 @@ pub async fn tables(
         let one = |pattern: &TablePattern| pattern.matches(&table.schema, &table.name);
         settings.source.captures(&table.schema, &table.name)
             && (wanted.is_empty() || wanted.iter().any(one))
-            && table.root.is_none()
-            && table.kind != RelationKind::Foreign
-            && table.persistence != Persistence::Unlogged
+            && table.is_streamed()
     };
     let facts: Vec<&TableFacts> = all.iter().filter(captured).collect();
     if facts.is_empty() {

@@ -41,6 +41,15 @@ pub struct TableFacts {
     pub pages: u32,
 }
 
+impl TableFacts {
+    /// Whether it has changes of its own in the log, and is not described as another.
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.persistence == Persistence::Logged
+            && self.kind != RelationKind::Foreign
+            && self.root.is_none()
+    }
+}
+
 /// What kind of table it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelationKind {
