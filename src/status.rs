@@ -25,6 +25,12 @@ const NONE: i64 = i64::MIN;
 /// The owner shows itself four times a second; silence beyond this means that it is stuck.
 const SHOWN_EVERY_AT_LEAST: Duration = Duration::from_secs(1);
 
+/// How long a reading of the server's clock holds against later ones that show it further behind.
+const CLOCK_KEPT_MS: u64 = 60_000;
+
+/// No moment of this process.
+const NEVER: u64 = u64::MAX;
+
 /// Tables that are counted by name, the first ones that rows come of: four series each.
 pub const MAX_TABLES: usize = 1_000;
 
@@ -206,6 +212,7 @@ pub struct Pipeline {
     contact_ms: AtomicU64,
     caught_up_ms: AtomicU64,
     clock_ahead_us: AtomicI64,
+    clock_read_ms: AtomicU64,
     wal_bytes: AtomicU64,
     records: AtomicU64,
     record_bytes: AtomicU64,
@@ -254,6 +261,7 @@ impl Pipeline {
             contact_ms: AtomicU64::new(0),
             caught_up_ms: AtomicU64::new(0),
             clock_ahead_us: AtomicI64::new(0),
+            clock_read_ms: AtomicU64::new(NEVER),
             wal_bytes: AtomicU64::new(0),
             records: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
@@ -301,6 +309,10 @@ impl Pipeline {
             slow.errors.entry(code.id()).or_insert((code, 0)).1 += 1;
         }
         slow.note_readiness(state.is_ready());
+        if !matches!(state, State::Streaming | State::Draining) {
+            // The next server may be another.
+            self.clock_read_ms.store(NEVER, Relaxed);
+        }
         if slow.state != state {
             slow.since = SystemTime::now();
             slow.state = state;
@@ -446,8 +458,21 @@ impl Pipeline {
     /// The server was heard: it has sent up to there, and its clock read so when it did.
     pub fn heard(&self, server_end: Lsn, server_clock: PgTimestamp) {
         self.server_end.fetch_max(server_end.0, Relaxed);
-        self.clock_ahead_us.store(server_clock.0 - now().0, Relaxed);
         self.contact_ms.store(self.uptime_ms(), Relaxed);
+        self.clock_read(server_clock.0 - now().0);
+    }
+
+    /// What waited to be read shows the server's clock too far behind by as long as it waited: what
+    /// came soonest is right, for a while, as clocks are set back as well.
+    fn clock_read(&self, ahead_us: i64) {
+        let uptime_ms = self.uptime_ms();
+        let known = self.clock_ahead_us.load(Relaxed);
+        let read_ms = self.clock_read_ms.load(Relaxed);
+        let is_old = read_ms == NEVER || uptime_ms.saturating_sub(read_ms) >= CLOCK_KEPT_MS;
+        if is_old || ahead_us >= known {
+            self.clock_ahead_us.store(ahead_us, Relaxed);
+            self.clock_read_ms.store(uptime_ms, Relaxed);
+        }
     }
 
     /// Where the pipeline stands after a batch.
@@ -611,6 +636,18 @@ mod tests {
         pipeline.progress(Lsn(100), Lsn(50), Some(PgTimestamp(hour_ahead.0 - 5_000_000)), 1);
         assert_eq!(pipeline.lag().as_secs(), 5);
         assert_eq!(pipeline.lag_bytes(), 50);
+    }
+
+    #[test]
+    fn what_was_long_on_its_way_does_not_make_a_lag_smaller() {
+        let pipeline = Pipeline::new("shop");
+        pipeline.enter(State::Streaming);
+        pipeline.heard(Lsn(50), now());
+        // It was sent ten seconds ago, and waited to be read.
+        pipeline.heard(Lsn(100), PgTimestamp(now().0 - 10_000_000));
+        let committed = PgTimestamp(now().0 - 12_000_000);
+        pipeline.progress(Lsn(100), Lsn(50), Some(committed), 1);
+        assert!(pipeline.lag() > Duration::from_secs(11));
     }
 
     #[test]

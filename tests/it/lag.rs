@@ -28,14 +28,19 @@ fn lag(daemon: &Daemon) -> f64 {
     lags(daemon)[0]
 }
 
+/// Between which two moments a change was committed.
+#[derive(Clone, Copy)]
+struct Committed(Instant, Instant);
+
 /// Waits until a lag of so many seconds is said, and sees to it that it is not said too early and
 /// that it is as old as the test knows it is.
 #[track_caller]
-fn grows(daemon: &Daemon, since: Instant, to: f64) {
+fn grows(daemon: &Daemon, committed: Committed, to: f64) {
+    let Committed(earliest, latest) = committed;
     eventually(&format!("a lag of {to} s"), SOON, || {
-        let before = since.elapsed().as_secs_f64();
+        let before = latest.elapsed().as_secs_f64();
         let said = lags(daemon);
-        let after = since.elapsed().as_secs_f64();
+        let after = earliest.elapsed().as_secs_f64();
         for said in said {
             assert!(said <= after + 0.5, "{said} s said after {after} s");
             if before > SLACK {
@@ -54,8 +59,10 @@ fn is_gone(daemon: &Daemon) {
     });
 }
 
-fn order(database: &Database, id: u32) {
+fn order(database: &Database, id: u32) -> Committed {
+    let before = Instant::now();
     database.execute(&format!("INSERT INTO orders VALUES ({id}, 'tea')"));
+    Committed(before, Instant::now())
 }
 
 #[test]
@@ -69,8 +76,7 @@ fn while_kafka_stands_still_the_oldest_commit_grows_older() {
     order(&database, 1);
     is_gone(&daemon);
     kafka.pause();
-    let since = Instant::now();
-    order(&database, 2);
+    let since = order(&database, 2);
     grows(&daemon, since, 8.0);
     // Later commits do not make it younger.
     order(&database, 3);
@@ -151,8 +157,7 @@ fn a_clock_that_is_wrong_by_a_minute_does_not_show() {
         let sum: f64 = sum.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a sum");
         assert!(sum < 30.0, "{sum}");
         kafka.pause();
-        let since = Instant::now();
-        order(&database, 2);
+        let since = order(&database, 2);
         grows(&daemon, since, 6.0);
         kafka.resume();
         is_gone(&daemon);
