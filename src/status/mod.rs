@@ -12,7 +12,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,9 +25,9 @@ pub use calls::Calls;
 pub use clock::{now, unix_ms};
 pub use latency::Latency;
 use slow::Slow;
-pub use slow::{Outages, SlotHealth};
+pub use slow::{Outages, SlotHealth, Trouble};
 pub use state::State;
-pub use tables::{Counts, MAX_TABLES, OTHER_TABLES, Snapshot};
+pub use tables::{Counts, MAX_TABLES, OTHER_TABLES, Snapshot, Table};
 
 /// "No commit in flight."
 const NONE: i64 = i64::MIN;
@@ -102,6 +102,7 @@ impl Pipeline {
                 proven: false,
                 tables: BTreeMap::new(),
                 errors: BTreeMap::new(),
+                recent: VecDeque::new(),
                 slot: SlotHealth::default(),
                 snapshots: BTreeMap::new(),
             }),
@@ -128,11 +129,11 @@ impl Pipeline {
     pub fn enter(&self, state: State) {
         let mut slow = self.slow();
         if let State::Waiting(fault) | State::Stopped(fault) = &state {
-            let code = fault.code;
-            slow.errors.entry(code.id()).or_insert((code, 0)).1 += 1;
+            slow.note_failure(fault);
         }
-        slow.note_readiness(state.is_ready());
-        if !matches!(state, State::Streaming | State::Draining) {
+        // Neither is an outage what somebody has asked for.
+        slow.note_readiness(state.is_ready() || state == State::Paused);
+        if !state.has_stream() {
             // The next server may be another.
             self.clock_read_ms.store(NEVER, Relaxed);
         }
@@ -199,6 +200,12 @@ impl Pipeline {
         self.slow().errors.values().copied().collect()
     }
 
+    /// The last failures, the latest first.
+    #[must_use]
+    pub fn recent(&self) -> Vec<Trouble> {
+        self.slow().recent.iter().cloned().collect()
+    }
+
     /// Notes one more attempt after a failure.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
@@ -223,19 +230,24 @@ impl Pipeline {
         (at != NONE).then(|| Duration::from_millis(age_ms))
     }
 
-    /// Adds what a batch published of tables.
-    pub fn published(&self, tables: impl IntoIterator<Item = (String, Counts)>) {
+    /// Adds what a batch published of tables, with the ids of their schemas.
+    pub fn published(&self, tables: impl IntoIterator<Item = (String, Counts, Option<u32>)>) {
         let mut slow = self.slow();
-        for (table, counts) in tables {
-            let known = slow.tables.len() < MAX_TABLES || slow.tables.contains_key(&table);
-            let table = if known { table } else { OTHER_TABLES.to_owned() };
-            slow.tables.entry(table).or_default().add(counts);
+        let counted = Instant::now();
+        for (name, counts, schema) in tables {
+            let known = slow.tables.len() < MAX_TABLES || slow.tables.contains_key(&name);
+            let (name, schema) =
+                if known { (name, schema) } else { (OTHER_TABLES.to_owned(), None) };
+            let new = || Table { counts: Counts::default(), counted, schema };
+            let table = slow.tables.entry(name).or_insert_with(new);
+            table.counts.add(counts);
+            (table.counted, table.schema) = (counted, schema);
         }
     }
 
     /// What was published so far, by table.
     #[must_use]
-    pub fn tables(&self) -> BTreeMap<String, Counts> {
+    pub fn tables(&self) -> BTreeMap<String, Table> {
         self.slow().tables.clone()
     }
 
@@ -371,7 +383,7 @@ impl Pipeline {
         let uptime_ms = self.uptime_ms();
         let since =
             |ms: &AtomicU64| Duration::from_millis(uptime_ms.saturating_sub(ms.load(Relaxed)));
-        if !matches!(self.state(), State::Streaming | State::Draining) {
+        if !self.state().has_stream() {
             return since(&self.contact_ms);
         }
         let age_us = self.oldest_age_us.load(Relaxed);

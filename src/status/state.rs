@@ -11,6 +11,8 @@ pub enum State {
     Standby,
     /// Changes flow, or would if there were any.
     Streaming,
+    /// Somebody has asked it to publish nothing; it holds the slot.
+    Paused,
     /// Something is in the way; it is tried again by itself.
     Waiting(Fault),
     /// It was asked to end and delivers what it holds.
@@ -26,6 +28,12 @@ impl State {
         matches!(self, Self::Streaming | Self::Standby)
     }
 
+    /// Whether the server sends, as far as it is read.
+    #[must_use]
+    pub const fn has_stream(&self) -> bool {
+        matches!(self, Self::Streaming | Self::Paused | Self::Draining)
+    }
+
     /// As metrics, logs and the API write it.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -33,6 +41,7 @@ impl State {
             Self::Starting => "starting",
             Self::Standby => "standby",
             Self::Streaming => "streaming",
+            Self::Paused => "paused",
             Self::Waiting(_) => "waiting",
             Self::Draining => "draining",
             Self::Stopped(_) => "stopped",
@@ -41,5 +50,5 @@ impl State {
 
     /// The names of all states.
     pub const NAMES: &'static [&'static str] =
-        &["starting", "standby", "streaming", "waiting", "draining", "stopped"];
+        &["starting", "standby", "streaming", "paused", "waiting", "draining", "stopped"];
 }

@@ -1,5 +1,7 @@
 //! What was published and read of tables.
 
+use std::time::Instant;
+
 use crate::fault::Fault;
 
 /// Tables that are counted by name, the first ones that rows come of: four series each.
@@ -37,6 +39,17 @@ impl Counts {
     }
 }
 
+/// What is known of a table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// What was published of it.
+    pub counts: Counts,
+    /// When that was counted last.
+    pub counted: Instant,
+    /// The registry's id of the schema that its records have now.
+    pub schema: Option<u32>,
+}
+
 /// How far the reading of a table is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -57,6 +70,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// How much of it is read, from zero to one; none before it is measured.
+    #[must_use]
+    pub fn part(&self) -> Option<f64> {
+        let (blocks, left) = (self.blocks?, if self.done { 0 } else { self.blocks_left? });
+        let part = blocks.saturating_sub(left) as f64 / blocks.max(1) as f64;
+        Some(if self.done { 1.0 } else { part })
+    }
+
+    /// How long the rest takes, at the rate so far; none while that says nothing.
+    #[must_use]
+    pub fn left_seconds(&self) -> Option<f64> {
+        let part = self.part().filter(|part| *part > 0.0 && !self.done)?;
+        Some(self.running_s as f64 * (1.0 - part) / part)
+    }
+
     /// As metrics and the API write it.
     #[must_use]
     pub fn state(&self) -> &'static str {

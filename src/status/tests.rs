@@ -7,12 +7,13 @@ fn tables_beyond_the_bound_are_counted_together_and_those_within_stay() {
     let pipeline = Pipeline::new("shop");
     let one = Counts { inserts: 1, ..Counts::default() };
     for _ in 0..2 {
-        pipeline.published((0..MAX_TABLES + 500).map(|table| (format!("s.t{table}"), one)));
+        pipeline
+            .published((0..MAX_TABLES + 500).map(|table| (format!("s.t{table}"), one, Some(7))));
     }
     let tables = pipeline.tables();
     assert_eq!(tables.len(), MAX_TABLES + 1);
-    assert_eq!(tables.get("s.t0").map(|counts| counts.inserts), Some(2));
-    assert_eq!(tables.get(OTHER_TABLES).map(|counts| counts.inserts), Some(1_000));
+    assert_eq!(tables.get("s.t0").map(|table| table.counts.inserts), Some(2));
+    assert_eq!(tables.get(OTHER_TABLES).map(|table| table.counts.inserts), Some(1_000));
 }
 
 #[test]
@@ -82,4 +83,34 @@ fn the_same_failure_again_counts_but_does_not_restart_its_clock() {
 fn a_commit_time_becomes_milliseconds_since_1970_also_before_it() {
     assert_eq!(unix_ms(PgTimestamp(0)), 946_684_800_000);
     assert_eq!(unix_ms(PgTimestamp(-POSTGRES_EPOCH_US - 1)), -1);
+}
+
+#[test]
+fn the_last_failures_are_remembered_and_the_same_one_in_a_row_once() {
+    let pipeline = Pipeline::new("shop");
+    for number in 0..30 {
+        let fault = Fault::new(Code::KafkaUnreachable, format!("broker {number}"), "start one");
+        for _ in 0..=number % 3 {
+            pipeline.enter(State::Waiting(fault.clone()));
+        }
+    }
+    let recent = pipeline.recent();
+    assert_eq!(recent.len(), 20);
+    assert_eq!((recent[0].fault.what.as_str(), recent[0].times), ("broker 29", 3));
+    assert_eq!((recent[19].fault.what.as_str(), recent[19].times), ("broker 10", 2));
+}
+
+#[test]
+fn what_is_left_of_a_table_is_told_by_the_rate_so_far() {
+    let at = |blocks_left, running_s| Snapshot {
+        blocks: Some(100),
+        blocks_left: Some(blocks_left),
+        running_s,
+        ..Snapshot::default()
+    };
+    assert_eq!((at(100, 9).part(), at(100, 9).left_seconds()), (Some(0.0), None));
+    assert_eq!((at(75, 10).part(), at(75, 10).left_seconds()), (Some(0.25), Some(30.0)));
+    let done = Snapshot { done: true, blocks_left: None, ..at(0, 0) };
+    assert_eq!((done.part(), done.left_seconds()), (Some(1.0), None));
+    assert_eq!(Snapshot::default().part(), None);
 }
