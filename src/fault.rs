@@ -71,6 +71,7 @@ codes! {
     TokenRefused "WT108" Operator "the token is missing or wrong";
     RequestInvalid "WT109" Operator "the daemon does not take this request";
     RequestUntimely "WT110" Operator "the pipeline cannot do that now";
+    NeedsRestart "WT111" Operator "a change needs a restart";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
     SourceTls "WT202" Operator "the source and we do not agree on TLS";
     SourceCertificate "WT203" Operator "the source's certificate is not acceptable";

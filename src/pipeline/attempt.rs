@@ -57,6 +57,8 @@ pub(super) enum Outcome {
     Ended,
     /// Another daemon holds the slot.
     Standby,
+    /// There are other settings, and everything that was read is delivered.
+    Renewed,
 }
 
 /// A pipeline, and what of it outlives a connection.
@@ -88,6 +90,12 @@ impl Attempt {
         let (troubled, well, yielded) = (false, false, false);
         let verified = false;
         Self { settings, status, control, registry, verified, troubled, well, yielded, fail_fast }
+    }
+
+    /// Goes on with other settings from the next connection on.
+    pub(super) fn take_on(&mut self, settings: &config::settled::Pipeline) {
+        self.settings = settings.clone();
+        tracing::info!(pipeline = settings.name, "other settings are taken on");
     }
 
     /// Whether the slot was given up to a standby just now.
@@ -306,7 +314,8 @@ impl Attempt {
         keeping.end(LAST_CHECKPOINT).await;
         let farewell = tokio::time::timeout(FAREWELL, told.end(reader)).await;
         self.say_how_it_ended(&ended?, matches!(farewell, Ok(Ok(()))));
-        Ok(Outcome::Ended)
+        let renewed = orders.renewed() && !*shutdown.borrow();
+        Ok(if renewed { Outcome::Renewed } else { Outcome::Ended })
     }
 
     fn say_how_it_ended(&self, ended: &Ended, told: bool) {

@@ -104,13 +104,16 @@ async fn supervise(
     let control = surroundings.control.clone();
     let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
-        orders.begin();
+        if let Some(settings) = orders.begin() {
+            attempt.take_on(&settings);
+        }
         let ended = Box::pin(attempt.run(&shutdown, &mut orders)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();
         }
         let fault = match ended {
             Ok(Outcome::Ended) => return,
+            Ok(Outcome::Renewed) => continue,
             Ok(Outcome::Standby) => {
                 stand_by(&status);
                 if pause(&mut shutdown, STANDBY_POLL).await {

@@ -144,6 +144,8 @@ impl Engine {
         let mut pace = Pace::new();
         loop {
             self.sink.settle()?;
+            // What is begun is delivered with the settings it was begun with.
+            self.draining |= orders.renewed();
             let draining = self.draining;
             if draining && self.sink.intake.is_settled() {
                 self.sink.offer(self.snapshots.is_some());

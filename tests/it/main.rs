@@ -24,6 +24,7 @@ mod marks;
 mod messages;
 mod metrics;
 mod operating;
+mod page;
 mod python;
 mod random;
 mod recovery;

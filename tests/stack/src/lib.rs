@@ -47,6 +47,7 @@
 mod artifacts;
 mod avro;
 mod block_on;
+mod browser;
 mod error;
 mod extended;
 mod family;
@@ -70,6 +71,7 @@ use std::sync::OnceLock;
 pub use rdkafka;
 pub use serde_json;
 
+pub use crate::browser::Browser;
 pub use crate::error::Error;
 pub use crate::kafka::{Headers, JsonRecord, Kafka, KafkaOptions, Record, Topic};
 pub use crate::poll::eventually;
