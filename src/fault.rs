@@ -68,6 +68,8 @@ codes! {
     Declined "WT105" Operator "nothing was done because nobody agreed";
     DaemonAway "WT106" Operator "the daemon does not answer";
     NotReady "WT107" Operator "a pipeline is not ready";
+    MigrationFails "WT115" Operator "a migration cannot be applied";
+    ScratchUnusable "WT116" Operator "a migration cannot be tried";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
     SourceTls "WT202" Operator "the source and we do not agree on TLS";
     SourceCertificate "WT203" Operator "the source's certificate is not acceptable";

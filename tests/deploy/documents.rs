@@ -7,7 +7,7 @@ use waltide::config::{self, Environment};
 
 use crate::support::{path, text};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/configuration.md",
@@ -15,6 +15,7 @@ const PAGES: [&str; 9] = [
     "docs/errors.md",
     "docs/faults.md",
     "docs/guarantees.md",
+    "docs/migrations.md",
     "docs/runbook.md",
     "docs/versions.md",
 ];

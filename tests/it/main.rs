@@ -23,6 +23,7 @@ mod marks;
 mod messages;
 mod metrics;
 mod operating;
+mod plan;
 mod python;
 mod random;
 mod recovery;
