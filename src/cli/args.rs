@@ -263,7 +263,7 @@ pub enum SchemaCommand {
     /// The tables' definitions are copied into a database made for it on the server of --scratch,
     /// and the migration is applied there. The source is only read, and nothing is left behind.
     #[command(
-        after_help = "Example:\n  waltide schema plan shop --migration 042.sql --scratch postgres://ci@scratch/ci --config waltide.yaml"
+        after_help = "Example:\n  waltide schema plan shop --migration 042.sql --scratch postgres://ci@db/ci --config waltide.yaml"
     )]
     Plan(SchemaPlan),
 }
@@ -272,9 +272,9 @@ pub enum SchemaCommand {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct SchemaPlan {
     /// The migration, as psql would run it; - for standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "SQL")]
     pub migration: PathBuf,
-    /// A server on which a database may be made: postgres://user@host:5432/database
+    /// Where a database may be made: postgres://user@host:5432/database
     #[arg(long, value_name = "URL")]
     pub scratch: String,
     /// What `pg_dump --schema-only` wrote, in place of the source
