@@ -68,6 +68,9 @@ codes! {
     Declined "WT105" Operator "nothing was done because nobody agreed";
     DaemonAway "WT106" Operator "the daemon does not answer";
     NotReady "WT107" Operator "a pipeline is not ready";
+    TokenRefused "WT108" Operator "the token is missing or wrong";
+    RequestInvalid "WT109" Operator "the daemon does not take this request";
+    RequestUntimely "WT110" Operator "the pipeline cannot do that now";
     MigrationFails "WT115" Operator "a migration cannot be applied";
     ScratchUnusable "WT116" Operator "a migration cannot be tried";
     SourceUnreachable "WT201" Transient "the source cannot be reached";

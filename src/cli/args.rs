@@ -93,6 +93,15 @@ pub enum Command {
     /// Ask the running daemon how its pipelines are
     #[command(after_help = "Example:\n  waltide status --config waltide.yaml")]
     Status(Status),
+    /// Let a pipeline of the running daemon publish nothing until told to resume
+    ///
+    /// It publishes what it has begun, then holds its slot, so that no standby takes over; the source
+    /// keeps its log meanwhile. A pause ends with the process.
+    #[command(after_help = "Example:\n  waltide pause shop --config waltide.yaml")]
+    Pause(Ordered),
+    /// Let a pipeline go on that is paused, or that has stopped and was mended
+    #[command(after_help = "Example:\n  waltide resume shop --config waltide.yaml")]
+    Resume(Ordered),
     /// Exit with 0 where every pipeline of the running daemon is ready, else with 1
     ///
     /// For probes of containers. It says what is not ready, and why.
@@ -310,6 +319,16 @@ pub struct Status {
     pub daemon: Running,
 }
 
+/// `waltide pause` and `waltide resume`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Ordered {
+    /// The pipeline; may be left out where there is one
+    pub pipeline: Option<String>,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub daemon: Running,
+}
+
 /// `waltide healthcheck`
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Healthcheck {
@@ -327,6 +346,9 @@ pub struct Running {
     /// Its address, instead of http.listen in the configuration
     #[arg(long, value_name = "URL", env = "WALTIDE_URL")]
     pub url: Option<String>,
+    /// A file with its token
+    #[arg(long, value_name = "FILE", env = "WALTIDE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFile,

@@ -4,7 +4,9 @@ pub mod args;
 mod asking;
 mod check;
 mod checkpoint;
+mod daemon;
 mod manual;
+mod ordering;
 mod plan;
 mod recover;
 mod run;
@@ -91,6 +93,8 @@ pub fn perform() -> Result<(), Failure> {
             }
         },
         Command::Status(asked) => asking::status(&asked),
+        Command::Pause(asked) => ordering::pause(&asked),
+        Command::Resume(asked) => ordering::resume(&asked),
         Command::Healthcheck(asked) => asking::healthcheck(&asked),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),

@@ -33,6 +33,7 @@ use super::topics::Topics;
 use super::watching::watch_source;
 use super::yielding::Yielding;
 use crate::config;
+use crate::control::Orders;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
 use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
@@ -100,7 +101,11 @@ impl Attempt {
     }
 
     /// Connects and streams until something ends it.
-    pub(super) async fn run(&mut self, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Fault> {
+    pub(super) async fn run(
+        &mut self,
+        shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
+    ) -> Result<Outcome, Fault> {
         (self.well, self.yielded) = (false, false);
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
@@ -109,7 +114,7 @@ impl Attempt {
             ready = self.make_ready() => ready?,
         };
         let Some(ready) = ready else { return Ok(Outcome::Standby) };
-        self.stream(ready, shutdown).await
+        self.stream(ready, shutdown, orders).await
     }
 
     /// Everything up to the first byte of the stream; `None` where another holds the slot.
@@ -229,6 +234,7 @@ impl Attempt {
         &mut self,
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<Outcome, Fault> {
         let Ready { mut reader, told, positions, compiler, producer, params, recovered, .. } =
             ready;
@@ -244,7 +250,12 @@ impl Attempt {
             }
             _ => None,
         };
-        let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
+        let watch = watch_source(
+            params,
+            self.settings.source.clone(),
+            Arc::clone(&positions),
+            Arc::clone(&self.status),
+        );
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
         let keeping = keeper.start(
@@ -273,7 +284,8 @@ impl Attempt {
         let mut engine = Engine::new(sink, compiler, snapshots, Arc::clone(&self.status));
         engine.last_commit = Some(resume.lsn());
         if !self.troubled {
-            self.status.enter(State::Streaming);
+            let paused = orders.paused();
+            self.status.enter(if paused { State::Paused } else { State::Streaming });
         }
         tracing::info!(
             pipeline = self.settings.name,
@@ -281,7 +293,7 @@ impl Attempt {
             from = %resume.lsn(),
             "streaming"
         );
-        let ended = engine.run(&mut reader, shutdown).await;
+        let ended = engine.run(&mut reader, shutdown, orders).await;
         drop(watching);
         self.troubled = ended.is_err();
         self.well = engine.sink.is_proven();

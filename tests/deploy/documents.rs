@@ -7,9 +7,10 @@ use waltide::config::{self, Environment};
 
 use crate::support::{path, text};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/api.md",
     "docs/configuration.md",
     "docs/deployment.md",
     "docs/errors.md",

@@ -8,6 +8,7 @@ mod check;
 mod checkpoint;
 mod cli;
 mod contained;
+mod control;
 mod delivery;
 mod delivery_positions;
 mod delivery_restarts;

@@ -106,6 +106,11 @@ impl<'a> Pipeline<'a> {
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.
     pub(crate) fn file(&self) -> ConfigFile {
+        self.file_with_http(&[])
+    }
+
+    /// The same, with keys of `http`.
+    pub(crate) fn file_with_http(&self, http: &[(&str, Value)]) -> ConfigFile {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
@@ -113,10 +118,13 @@ impl<'a> Pipeline<'a> {
             self.name(),
             std::process::id()
         ));
-        let text = json!({
+        let mut text = json!({
             "pipelines": { self.name(): self.settings },
             "http": { "listen": "127.0.0.1:0" },
         });
+        for (key, value) in http {
+            text["http"][key] = value.clone();
+        }
         fs::write(&path, text.to_string()).expect("a configuration file");
         ConfigFile(path)
     }
@@ -125,6 +133,18 @@ impl<'a> Pipeline<'a> {
     #[track_caller]
     pub(crate) fn launch(&self) -> Daemon {
         Daemon::launch(self.file(), &["run"])
+    }
+
+    /// Starts a daemon with keys of `http`.
+    #[track_caller]
+    pub(crate) fn launch_with_http(&self, http: &[(&str, Value)]) -> Daemon {
+        Daemon::launch(self.file_with_http(http), &["run"])
+    }
+
+    /// Starts a daemon with a directory of its own for what only its user shall read.
+    #[track_caller]
+    pub(crate) fn launch_in(&self, directory: &Path) -> Daemon {
+        Daemon::launch_in(directory, self.file(), &["run"])
     }
 
     /// Starts a daemon and waits until it streams.
