@@ -42,7 +42,7 @@
 //! run as root and runs as `nobody` then.
 //!
 //! Servers with pgvector come from a Python wheel, one with PostGIS from Debian's or Ubuntu's packages,
-//! unpacked and not installed; both when a test first asks for them.
+//! unpacked and not installed; [`Tools`] from both and from Go. Each when a test first asks for it.
 
 mod artifacts;
 mod avro;
@@ -55,6 +55,7 @@ mod identity;
 mod jvm;
 mod kafka;
 mod keeper;
+mod packages;
 mod poll;
 mod ports;
 mod postgres;
