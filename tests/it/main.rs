@@ -22,6 +22,7 @@ mod lag;
 mod marks;
 mod messages;
 mod metrics;
+mod migration;
 mod operating;
 mod python;
 mod random;
