@@ -23,6 +23,7 @@ mod lag;
 mod marks;
 mod messages;
 mod metrics;
+mod migration;
 mod operating;
 mod plan;
 mod python;
