@@ -241,8 +241,7 @@ impl Engine {
                 }
             }
             Frame::Keepalive { wal_end, sent_at, reply_requested } => {
-                self.sink.heard(wal_end, sent_at, reply_requested);
-                Ok(())
+                self.sink.heard(wal_end, sent_at, reply_requested)
             }
         }
     }
