@@ -220,6 +220,9 @@ pub struct Pipeline {
     retries: AtomicU64,
     checkpoint_ms: AtomicI64,
     schema_changes: AtomicU64,
+    spool_bytes: AtomicU64,
+    open_transactions: AtomicU64,
+    oldest_open_us: AtomicI64,
     registry_calls: Arc<Calls>,
     latency: Latency,
     slow: Mutex<Slow>,
@@ -269,6 +272,9 @@ impl Pipeline {
             retries: AtomicU64::new(0),
             checkpoint_ms: AtomicI64::new(NONE),
             schema_changes: AtomicU64::new(0),
+            spool_bytes: AtomicU64::new(0),
+            open_transactions: AtomicU64::new(0),
+            oldest_open_us: AtomicI64::new(NONE),
             registry_calls: Arc::default(),
             latency: Latency::default(),
             slow: Mutex::new(Slow {
@@ -336,6 +342,28 @@ impl Pipeline {
     #[must_use]
     pub fn schema_changes(&self) -> u64 {
         self.schema_changes.load(Relaxed)
+    }
+
+    /// What is kept of transactions that are sent before they are committed, how many of them are
+    /// open, and since when the oldest is, by the server's clock.
+    pub fn spooled(&self, bytes: u64, open: usize, oldest: Option<PgTimestamp>) {
+        self.spool_bytes.store(bytes, Relaxed);
+        self.open_transactions.store(open as u64, Relaxed);
+        self.oldest_open_us.store(oldest.map_or(NONE, |at| at.0), Relaxed);
+    }
+
+    /// The bytes kept of them, and how many are open.
+    #[must_use]
+    pub fn spool(&self) -> (u64, u64) {
+        (self.spool_bytes.load(Relaxed), self.open_transactions.load(Relaxed))
+    }
+
+    /// How long ago the server sent the first of the oldest of them; none where none is open.
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<Duration> {
+        let since = self.oldest_open_us.load(Relaxed);
+        let age_us = u64::try_from(self.server_now().0.saturating_sub(since)).unwrap_or(0);
+        (since != NONE).then(|| Duration::from_micros(age_us))
     }
 
     /// What was asked of the registry.
@@ -658,6 +686,19 @@ mod tests {
         pipeline.enter(State::Waiting(fault()));
         assert_eq!(pipeline.since(), since);
         assert_eq!(pipeline.errors(), [(Code::KafkaUnreachable, 2)]);
+    }
+
+    #[test]
+    fn the_oldest_open_transaction_ages_by_the_servers_clock() {
+        let pipeline = Pipeline::new("shop");
+        assert_eq!((pipeline.spool(), pipeline.oldest_open()), ((0, 0), None));
+        let hour_ahead = PgTimestamp(now().0 + 3_600_000_000);
+        pipeline.heard(Lsn(1), hour_ahead);
+        pipeline.spooled(7, 2, Some(PgTimestamp(hour_ahead.0 - 9_000_000)));
+        assert_eq!(pipeline.spool(), (7, 2));
+        assert_eq!(pipeline.oldest_open().map(|age| age.as_secs()), Some(9));
+        pipeline.spooled(0, 0, None);
+        assert_eq!(pipeline.oldest_open(), None);
     }
 
     #[test]

@@ -106,6 +106,11 @@ fn in_full(pipeline: &Pipeline) -> Value {
     about["records_in_flight"] = json!(pipeline.in_flight());
     about["checkpoint_age_seconds"] = json!(pipeline.checkpoint_age().map(|age| age.as_secs_f64()));
     about["retries"] = json!(pipeline.retries());
+    let (spool_bytes, open_transactions) = pipeline.spool();
+    about["spool_bytes"] = json!(spool_bytes);
+    about["open_transactions"] = json!(open_transactions);
+    about["open_transaction_age_seconds"] =
+        json!(pipeline.oldest_open().map(|age| age.as_secs_f64()));
     let slot = pipeline.slot();
     about["slot"] = json!({
         "retained_wal_bytes": slot.retained_bytes,
