@@ -126,6 +126,8 @@ codes! {
     RegistryRenumbered "WT408" Operator "the registry has other ids";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
+    SpoolUnusable "WT601" Operator "the spool cannot be used";
+    SpoolDamaged "WT602" Transient "what was spooled is damaged";
     Internal "WT901" Stop "a promise inside the daemon is broken";
 }
 
