@@ -16,5 +16,6 @@ pub mod pipeline;
 pub mod postgres;
 pub mod preview;
 pub mod registry;
+pub mod spool;
 pub mod status;
 pub mod tail;

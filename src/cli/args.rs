@@ -273,6 +273,31 @@ pub enum SchemaCommand {
         after_help = "Example:\n  waltide schema diff shop --source postgres://ci@db/shop --config waltide.yaml"
     )]
     Diff(SchemaOf),
+    /// Say what a migration would make of the topics; exit 1 where the registry would refuse
+    ///
+    /// The tables' definitions are copied into a database made for it on the server of --scratch,
+    /// and the migration is applied there. The source is only read, and nothing is left behind.
+    #[command(
+        after_help = "Example:\n  waltide schema plan shop --migration 042.sql --scratch postgres://ci@db/ci --config waltide.yaml"
+    )]
+    Plan(SchemaPlan),
+}
+
+/// `waltide schema plan`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SchemaPlan {
+    /// The migration, as psql would run it; - for standard input
+    #[arg(long, value_name = "SQL")]
+    pub migration: PathBuf,
+    /// Where a database may be made: postgres://user@host:5432/database
+    #[arg(long, value_name = "URL")]
+    pub scratch: String,
+    /// What `pg_dump --schema-only` wrote, in place of the source
+    #[arg(long, value_name = "FILE")]
+    pub dump: Option<PathBuf>,
+    /// What is looked at.
+    #[command(flatten)]
+    pub looked: Looked,
 }
 
 /// Whose schemas `waltide schema` is about.

@@ -7,6 +7,7 @@ mod checkpoint;
 mod daemon;
 mod manual;
 mod ordering;
+mod plan;
 mod recover;
 mod run;
 mod schema;
@@ -19,6 +20,7 @@ use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, Config, Environment, Loaded, settled};
 use crate::fault::{Code, Fault};
@@ -100,6 +102,7 @@ pub fn perform() -> Result<(), Failure> {
         Command::Schema { command } => match command {
             SchemaCommand::Show(asked) => schema::show(load(&asked.looked.config)?.config, &asked),
             SchemaCommand::Diff(asked) => schema::diff(load(&asked.looked.config)?.config, &asked),
+            SchemaCommand::Plan(asked) => plan::plan(load(&asked.looked.config)?.config, &asked),
         },
         Command::Config { command } => match command {
             ConfigCommand::Check(file) => {
@@ -144,6 +147,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| pipeline::cannot_start(&error).into())
+}
+
+/// Done once somebody asks for the end.
+fn stop() -> Result<impl Future<Output = ()>, Fault> {
+    let of = |kind| signal(kind).map_err(|error| pipeline::cannot_start(&error));
+    let mut signals =
+        [of(SignalKind::interrupt())?, of(SignalKind::terminate())?, of(SignalKind::hangup())?];
+    Ok(async move {
+        let [interrupt, terminate, hangup] = &mut signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// Asks; an end of input is a no.

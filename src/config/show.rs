@@ -113,6 +113,8 @@ impl Lines {
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.snapshot(&typed.snapshot, settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
+        let most = settled.spool_max_bytes.to_string();
+        self.leaf("spool_max_bytes", &most, &typed.spool_max_bytes);
         self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
         self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);
         if let Some(options) = typed.table_options.value() {
@@ -145,6 +147,7 @@ impl Lines {
         self.leaf("slot", &settled.slot, &typed.slot);
         self.leaf("failover", flag(settled.failover), &typed.failover);
         self.leaf("publication", &settled.publication, &typed.publication);
+        self.leaf("streaming", flag(settled.streaming), &typed.streaming);
         self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();
     }

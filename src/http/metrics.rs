@@ -104,6 +104,22 @@ pub(super) const METRICS: &[Definition] = &[
     counter("waltide_records_total", ONE, "Records handed to Kafka."),
     gauge("waltide_records_in_flight", ONE, "Records queued or on their way to Kafka."),
     gauge(
+        "waltide_spool_bytes",
+        ONE,
+        "Bytes on disk of transactions that were sent before they are committed, and of the one that \
+         is being published from there.",
+    ),
+    gauge(
+        "waltide_open_transactions",
+        ONE,
+        "Transactions that the server has begun to send and that are not committed yet.",
+    ),
+    gauge(
+        "waltide_open_transaction_age_seconds",
+        ONE,
+        "Time since the server sent the first of the oldest of them; 0 where there is none.",
+    ),
+    gauge(
         "waltide_checkpoint_age_seconds",
         ONE,
         "Time since the last checkpoint was written; absent before the first and on a standby.",
@@ -243,6 +259,11 @@ impl Sheet {
         self.set("waltide_bytes_total", &[name, "in"], number(pipeline.wal_bytes()));
         self.set("waltide_bytes_total", &[name, "out"], number(record_bytes));
         self.set("waltide_records_in_flight", &[name], number(pipeline.in_flight()));
+        let (spooled, open) = pipeline.spool();
+        self.set("waltide_spool_bytes", &[name], number(spooled));
+        self.set("waltide_open_transactions", &[name], number(open));
+        let age = pipeline.oldest_open().unwrap_or_default();
+        self.set("waltide_open_transaction_age_seconds", &[name], age.as_secs_f64());
         if let Some(age) = pipeline.checkpoint_age() {
             self.set("waltide_checkpoint_age_seconds", &[name], age.as_secs_f64());
         }

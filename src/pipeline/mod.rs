@@ -28,6 +28,7 @@ mod snapshot;
 mod source;
 mod standing;
 mod stream;
+mod streamed;
 mod told;
 mod topics;
 mod transactions;
@@ -113,7 +114,7 @@ async fn supervise(
         }
         let fault = match ended {
             Ok(Outcome::Ended) => return,
-            Ok(Outcome::Renewed) => continue,
+            Ok(Outcome::Again) => continue,
             Ok(Outcome::Standby) => {
                 stand_by(&status);
                 if pause(&mut shutdown, STANDBY_POLL).await {

@@ -243,9 +243,14 @@ impl Sink {
     }
 
     /// The server has sent everything up to there.
-    pub(super) fn heard(&mut self, wal_end: Lsn, sent_at: PgTimestamp, reply_requested: bool) {
+    pub(super) fn heard(
+        &mut self,
+        wal_end: Lsn,
+        sent_at: PgTimestamp,
+        reply_requested: bool,
+    ) -> Result<(), Fault> {
         self.received(wal_end);
-        self.intake.passed(wal_end);
+        self.intake.passed(wal_end).map_err(diagnosis::of_disorder)?;
         if !self.intake.in_transaction() {
             self.book.boundary(wal_end);
         }
@@ -254,6 +259,7 @@ impl Sink {
         if reply_requested {
             self.positions.answer();
         }
+        Ok(())
     }
 
     /// Shows where it stands, and what is in the way.

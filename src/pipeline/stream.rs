@@ -21,7 +21,7 @@ use waltide_core::change::Row;
 use waltide_core::logical::Form;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{
-    Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
+    Begin, Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
 use super::diagnosis;
@@ -32,6 +32,7 @@ use super::routes::{Compiler, Known};
 use super::rows::Buffers;
 use super::sink::{SHOW_EVERY, Sink};
 use super::snapshot::{self, Snapshots};
+use super::streamed::Streamed;
 use super::transactions::{Means, Transactions};
 use crate::control::{Asked, Orders};
 use crate::fault::Fault;
@@ -67,7 +68,9 @@ pub(super) struct Engine {
     pub(super) heartbeats: Option<Heartbeats>,
     /// Where the rows that were there before are read, if that is wanted.
     pub(super) snapshots: Option<Box<Snapshots>>,
-    /// It was asked to end, and begins nothing new.
+    /// Transactions that come before they are committed.
+    pub(super) streamed: Streamed,
+    /// It was asked to end, or to make room for another stream, and begins nothing new.
     pub(super) draining: bool,
     /// That, or somebody has asked for a pause.
     resting: bool,
@@ -93,6 +96,7 @@ impl Engine {
             sink,
             heartbeats,
             snapshots,
+            streamed: Streamed::default(),
             draining: false,
             resting: false,
             transactions,
@@ -165,7 +169,8 @@ impl Engine {
             }
             // An open transaction is read to its end even while resting: left half-way, all of it
             // would be repeated.
-            let reading = !resting || self.sink.intake.in_transaction();
+            let publishing = self.streamed.is_publishing();
+            let reading = !publishing && (!resting || self.sink.intake.in_transaction());
             tokio::select! {
                 biased;
                 // Reports first: they cost little and make room.
@@ -195,6 +200,10 @@ impl Engine {
                     self.drain(reader, resting).await?;
                     self.sink.read(count);
                 }
+                // Nothing waits for it, so all else has its turn before.
+                () = std::future::ready(()), if publishing => {
+                    Box::pin(self.publish_some()).await?;
+                }
             }
         }
     }
@@ -211,14 +220,19 @@ impl Engine {
         while let Some(payload) = reader.next_frame() {
             let payload = payload.map_err(|error| diagnosis::of_source(&error))?;
             self.apply(payload).await?;
-            if resting && !self.sink.intake.in_transaction() {
+            let between = resting && !self.sink.intake.in_transaction();
+            if between || self.streamed.holds_up() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn show(&mut self) -> Result<(), Fault> {
+    pub(super) fn show(&mut self) -> Result<(), Fault> {
+        if let Some(spool) = &self.streamed.spool {
+            let (bytes, open, oldest) = spool.standing();
+            self.status.spooled(bytes, open, oldest);
+        }
         let counts = self.relations.payloads_mut().filter_map(|known| match known {
             Known::Captured(route) => route.take_counts(),
             Known::Described | Known::LeftOut => None,
@@ -235,21 +249,27 @@ impl Engine {
         match Frame::decode(payload).map_err(|error| diagnosis::of_bytes(&error))? {
             Frame::XLogData { start, sent_at, body, .. } => {
                 self.sink.received(start);
+                let in_stream = self.decoder.context().in_stream;
                 let message = self.decoder.decode(body);
                 let message = message.map_err(|error| diagnosis::of_bytes(&error))?;
+                if in_stream {
+                    return self.keep(&message, body, start);
+                }
                 match &message {
                     Message::Logical(_, logical) => Box::pin(self.logical(logical, sent_at)).await,
+                    Message::StreamStart { .. }
+                    | Message::StreamCommit(..)
+                    | Message::StreamAbort(_) => self.open_transaction(&message, sent_at),
                     message => self.message(message, start).await,
                 }
             }
             Frame::Keepalive { wal_end, sent_at, reply_requested } => {
-                self.sink.heard(wal_end, sent_at, reply_requested);
-                Ok(())
+                self.sink.heard(wal_end, sent_at, reply_requested)
             }
         }
     }
 
-    async fn message(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
+    pub(super) async fn message(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
         match message {
             Message::Insert(_, relation, new) => self.row(*relation, lsn, Row::Insert(*new)).await,
             Message::Update(_, relation, old, new) => {
@@ -257,9 +277,8 @@ impl Engine {
             }
             Message::Delete(_, relation, old) => self.row(*relation, lsn, Row::Delete(*old)).await,
             Message::Begin(begin) => {
-                self.out.position.start(begin.commit_lsn.0);
-                self.sink.book.begin(begin.xid);
-                self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
+                self.note_awaited(begin.xid);
+                self.begin(begin)
             }
             Message::Commit(commit) => self.commit(commit).await,
             Message::Truncate(_, truncate) => self.truncates(truncate, lsn).await,
@@ -270,7 +289,13 @@ impl Engine {
         }
     }
 
-    async fn commit(&mut self, commit: &Commit) -> Result<(), Fault> {
+    pub(super) fn begin(&mut self, begin: &Begin) -> Result<(), Fault> {
+        self.out.position.start(begin.commit_lsn.0);
+        self.sink.book.begin(begin.xid);
+        self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
+    }
+
+    pub(super) async fn commit(&mut self, commit: &Commit) -> Result<(), Fault> {
         if let Some(transactions) = &mut self.transactions {
             // What only repeats has no place, and was not begun either.
             if let Some(place) = self.sink.intake.behind().map_err(diagnosis::of_disorder)? {
@@ -306,7 +331,7 @@ impl Engine {
         if let Some(snapshots) = &mut self.snapshots {
             snapshots.described(&mut self.sink.book, &relation);
         }
-        if let Some((known, Known::Captured(_))) = self.relations.get(relation.id)
+        if let Some((known, Known::Captured(_))) = self.relations.before(relation.id)
             && *known != relation
         {
             self.status.schema_changed();

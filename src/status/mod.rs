@@ -64,6 +64,9 @@ pub struct Pipeline {
     retries: AtomicU64,
     checkpoint_ms: AtomicI64,
     schema_changes: AtomicU64,
+    spool_bytes: AtomicU64,
+    open_transactions: AtomicU64,
+    oldest_open_us: AtomicI64,
     registry_calls: Arc<Calls>,
     latency: Latency,
     slow: Mutex<Slow>,
@@ -92,6 +95,9 @@ impl Pipeline {
             retries: AtomicU64::new(0),
             checkpoint_ms: AtomicI64::new(NONE),
             schema_changes: AtomicU64::new(0),
+            spool_bytes: AtomicU64::new(0),
+            open_transactions: AtomicU64::new(0),
+            oldest_open_us: AtomicI64::new(NONE),
             registry_calls: Arc::default(),
             latency: Latency::default(),
             slow: Mutex::new(Slow {
@@ -160,6 +166,28 @@ impl Pipeline {
     #[must_use]
     pub fn schema_changes(&self) -> u64 {
         self.schema_changes.load(Relaxed)
+    }
+
+    /// What is kept of transactions that are sent before they are committed, how many of them are
+    /// open, and since when the oldest is, by the server's clock.
+    pub fn spooled(&self, bytes: u64, open: usize, oldest: Option<PgTimestamp>) {
+        self.spool_bytes.store(bytes, Relaxed);
+        self.open_transactions.store(open as u64, Relaxed);
+        self.oldest_open_us.store(oldest.map_or(NONE, |at| at.0), Relaxed);
+    }
+
+    /// The bytes kept of them, and how many are open.
+    #[must_use]
+    pub fn spool(&self) -> (u64, u64) {
+        (self.spool_bytes.load(Relaxed), self.open_transactions.load(Relaxed))
+    }
+
+    /// How long ago the server sent the first of the oldest of them; none where none is open.
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<Duration> {
+        let since = self.oldest_open_us.load(Relaxed);
+        let age_us = u64::try_from(self.server_now().0.saturating_sub(since)).unwrap_or(0);
+        (since != NONE).then(|| Duration::from_micros(age_us))
     }
 
     /// What was asked of the registry.

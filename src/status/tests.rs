@@ -114,3 +114,16 @@ fn what_is_left_of_a_table_is_told_by_the_rate_so_far() {
     assert_eq!((done.part(), done.left_seconds()), (Some(1.0), None));
     assert_eq!(Snapshot::default().part(), None);
 }
+
+#[test]
+fn the_oldest_open_transaction_ages_by_the_servers_clock() {
+    let pipeline = Pipeline::new("shop");
+    assert_eq!((pipeline.spool(), pipeline.oldest_open()), ((0, 0), None));
+    let hour_ahead = PgTimestamp(now().0 + 3_600_000_000);
+    pipeline.heard(Lsn(1), hour_ahead);
+    pipeline.spooled(7, 2, Some(PgTimestamp(hour_ahead.0 - 9_000_000)));
+    assert_eq!(pipeline.spool(), (7, 2));
+    assert_eq!(pipeline.oldest_open().map(|age| age.as_secs()), Some(9));
+    pipeline.spooled(0, 0, None);
+    assert_eq!(pipeline.oldest_open(), None);
+}

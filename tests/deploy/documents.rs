@@ -7,7 +7,7 @@ use waltide::config::{self, Environment};
 
 use crate::support::{path, text};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/api.md",
@@ -16,6 +16,7 @@ const PAGES: [&str; 10] = [
     "docs/errors.md",
     "docs/faults.md",
     "docs/guarantees.md",
+    "docs/migrations.md",
     "docs/runbook.md",
     "docs/versions.md",
 ];

@@ -25,6 +25,9 @@ const DEFAULT_PARALLELISM: u8 = 2;
 /// Where open transactions are spooled unless told otherwise.
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
 
+/// What they may take there unless told otherwise. Half of what the chart gives.
+const DEFAULT_SPOOL_MAX_BYTES: u64 = 1 << 30;
+
 /// No field of Postgres is larger; Kafka takes far less unless it is told otherwise.
 const DEFAULT_MAX_ROW_BYTES: usize = 1 << 30;
 
@@ -114,7 +117,7 @@ impl Settling<'_> {
         };
         let named = self.name(name, at);
         let source = typed.source.required("source", at, self.problems);
-        let source = source.and_then(|given| self.source(name, given));
+        let source = source.and_then(|given| self.source(name, given, &typed.messages));
         let kafka = typed.kafka.required("kafka", at, self.problems);
         let kafka = kafka.and_then(|given| self.kafka(given));
         let registry = typed.registry.required("registry", at, self.problems);
@@ -143,6 +146,11 @@ impl Settling<'_> {
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
+            spool_max_bytes: typed
+                .spool_max_bytes
+                .value()
+                .and_then(|count| u64::try_from(count.0).ok())
+                .unwrap_or(DEFAULT_SPOOL_MAX_BYTES),
             max_row_bytes: typed
                 .max_row_bytes
                 .value()
@@ -329,7 +337,7 @@ impl Settling<'_> {
 }
 
 /// A time, where it is not zero.
-fn seconds<const MAX: i32>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<Duration> {
+fn seconds<const MAX: i64>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<Duration> {
     let seconds = typed.value().and_then(|count| u64::try_from(count.0).ok());
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }

@@ -111,13 +111,6 @@ impl<'a> Pipeline<'a> {
 
     /// The same, with keys of `http`.
     pub(crate) fn file_with_http(&self, http: &[(&str, Value)]) -> ConfigFile {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
-            "{}-{}-{number}.yaml",
-            self.name(),
-            std::process::id()
-        ));
         let mut text = json!({
             "pipelines": { self.name(): self.settings },
             "http": { "listen": "127.0.0.1:0" },
@@ -125,8 +118,7 @@ impl<'a> Pipeline<'a> {
         for (key, value) in http {
             text["http"][key] = value.clone();
         }
-        fs::write(&path, text.to_string()).expect("a configuration file");
-        ConfigFile(path)
+        ConfigFile::of(self.name(), &text.to_string())
     }
 
     /// Starts a daemon.
@@ -188,6 +180,17 @@ fn lsn(text: &str) -> Lsn {
 pub(crate) struct ConfigFile(PathBuf);
 
 impl ConfigFile {
+    /// With this text; the name helps people to see whose it is.
+    #[track_caller]
+    pub(crate) fn of(name: &str, text: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}-{number}.yaml", std::process::id()));
+        fs::write(&path, text).expect("a configuration file");
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
