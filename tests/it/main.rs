@@ -28,6 +28,7 @@ mod random;
 mod recovery;
 mod schemas;
 mod snapshots;
+mod streaming;
 mod support;
 mod tail;
 mod transactions;
