@@ -7,6 +7,7 @@ mod chance;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod control;
 mod credential;
 pub mod fault;
 pub mod http;

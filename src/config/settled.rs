@@ -321,10 +321,14 @@ pub enum Columns {
 }
 
 /// The endpoint of metrics, health and the status page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What lets somebody change something; made at the start where none is given.
+    pub token: Option<Credential>,
+    /// Whether reading needs it as well.
+    pub protect_reads: bool,
 }
 
 /// What the daemon says while it runs.

@@ -26,6 +26,9 @@ pub(super) fn show(typed: &typed::Config, settled: &Config) -> String {
     let http = typed.http.value().cloned().unwrap_or_default();
     lines.group("http");
     lines.leaf("listen", &settled.http.listen.to_string(), &http.listen);
+    lines.secret("token", &http.token);
+    lines.path("token_file", &http.token_file);
+    lines.leaf("protect_reads", &settled.http.protect_reads.to_string(), &http.protect_reads);
     lines.close();
     let log = typed.log.value().cloned().unwrap_or_default();
     lines.group("log");

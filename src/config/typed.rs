@@ -240,6 +240,16 @@ group! {
     Http {
         /// Address and port. In a container this is `0.0.0.0:9464`.
         listen: String = Is("127.0.0.1:9464"),
+        /// What a request must send, as `Authorization: Bearer TOKEN`, to change something: pause
+        /// and resume. `token_file` keeps it out of the configuration. Without either the daemon
+        /// makes one when it starts, and writes it to a file that only its user can read; the
+        /// command line finds it there.
+        token: Secret = Optional,
+        /// A file that holds the token. It is read for each request that needs it.
+        token_file: PathBuf = Optional,
+        /// Whether reading needs the token as well: for an address that others reach. Browsers ask
+        /// for it as a password. Probes and `/metrics` do not need it.
+        protect_reads: bool = Is("false"),
     }
 }
 

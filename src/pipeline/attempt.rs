@@ -35,6 +35,7 @@ use super::topics::Topics;
 use super::watching::watch_source;
 use super::yielding::Yielding;
 use crate::config;
+use crate::control::Orders;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
 use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
@@ -128,7 +129,11 @@ impl Attempt {
     }
 
     /// Connects and streams until something ends it.
-    pub(super) async fn run(&mut self, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Fault> {
+    pub(super) async fn run(
+        &mut self,
+        shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
+    ) -> Result<Outcome, Fault> {
         (self.well, self.yielded) = (false, false);
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
@@ -137,7 +142,7 @@ impl Attempt {
             ready = self.make_ready() => ready?,
         };
         let Some(ready) = ready else { return Ok(Outcome::Standby) };
-        self.stream(ready, shutdown).await
+        self.stream(ready, shutdown, orders).await
     }
 
     /// Everything up to the first byte of the stream; `None` where another holds the slot.
@@ -296,6 +301,7 @@ impl Attempt {
         &mut self,
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<Outcome, Fault> {
         let Ready { mut reader, told, positions, compiler, producer, params, recovered, .. } =
             ready;
@@ -311,7 +317,12 @@ impl Attempt {
             }
             _ => None,
         };
-        let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
+        let watch = watch_source(
+            params,
+            self.settings.source.clone(),
+            Arc::clone(&positions),
+            Arc::clone(&self.status),
+        );
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
         let keeping = keeper.start(
@@ -342,7 +353,8 @@ impl Attempt {
         engine.streamed.spool = spool;
         engine.streamed.awaited = self.unstreamed.and_then(|it| it.xid);
         if !self.troubled {
-            self.status.enter(State::Streaming);
+            let paused = orders.paused();
+            self.status.enter(if paused { State::Paused } else { State::Streaming });
         }
         tracing::info!(
             pipeline = self.settings.name,
@@ -350,7 +362,7 @@ impl Attempt {
             from = %resume.lsn(),
             "streaming"
         );
-        let ended = engine.run(&mut reader, shutdown).await;
+        let ended = engine.run(&mut reader, shutdown, orders).await;
         drop(watching);
         let leaving = engine.streamed.leaving.take();
         let ended = self.left(leaving.as_ref(), ended);

@@ -386,9 +386,17 @@ pub(crate) fn of_other_id(subject: &str, was: u32, is: Option<u32>, url: &str) -
     )
 }
 
+/// What decides which rows are sent, and how.
+const ANOTHER_MEND: &str = "put back what was changed since (source.binary, the tables, columns \
+    and row filters of the publication) and restart the daemon; or set `delivery: at_least_once`, \
+    with which that transaction is published again from its start";
+
 /// The stream's order.
 pub(crate) fn of_disorder(error: Disorder) -> Fault {
     let code = match error {
+        Disorder::Another { .. } => {
+            return Fault::new(Code::AnotherTransaction, error.to_string(), ANOTHER_MEND);
+        }
         Disorder::Unaccounted(_) => Code::Internal,
         Disorder::NestedBegin(_)
         | Disorder::BackwardBegin { .. }

@@ -34,6 +34,7 @@ use super::sink::{SHOW_EVERY, Sink};
 use super::snapshot::{self, Snapshots};
 use super::streamed::Streamed;
 use super::transactions::{Means, Transactions};
+use crate::control::{Asked, Orders};
 use crate::fault::Fault;
 use crate::postgres::StreamReader;
 use crate::status::{Pipeline, State};
@@ -71,6 +72,8 @@ pub(super) struct Engine {
     pub(super) streamed: Streamed,
     /// It was asked to end, or to make room for another stream, and begins nothing new.
     pub(super) draining: bool,
+    /// That, or somebody has asked for a pause.
+    resting: bool,
     pub(super) status: Arc<Pipeline>,
     /// Where the transaction before this one ends.
     pub(super) last_commit: Option<Lsn>,
@@ -95,6 +98,7 @@ impl Engine {
             snapshots,
             streamed: Streamed::default(),
             draining: false,
+            resting: false,
             transactions,
             messages,
             relations: RelationCache::new(),
@@ -116,6 +120,7 @@ impl Engine {
         &mut self,
         reader: &mut StreamReader,
         shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<Ended, Fault> {
         let mut asked = shutdown.clone();
         let out_of_time = async {
@@ -127,7 +132,7 @@ impl Engine {
         };
         let mut asked = shutdown.clone();
         tokio::select! {
-            ended = self.stream(reader, &mut asked) => ended.map(|()| Ended::Drained),
+            ended = self.stream(reader, &mut asked, orders) => ended.map(|()| Ended::Drained),
             () = out_of_time => Ok(Ended::OutOfTime),
         }
     }
@@ -136,6 +141,7 @@ impl Engine {
         &mut self,
         reader: &mut StreamReader,
         shutdown: &mut watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<(), Fault> {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -147,13 +153,22 @@ impl Engine {
                 self.sink.offer(self.snapshots.is_some());
                 return self.show();
             }
-            if self.snapshots.is_some() {
+            let paused = orders.paused();
+            if self.sink.held && !paused && !draining {
+                // What was read before the pause is not behind anything that will be read.
+                self.sink.held = false;
+                self.drain(reader, draining).await?;
+            }
+            self.sink.held = paused && !self.sink.intake.in_transaction();
+            let resting = draining || paused;
+            self.resting = resting;
+            if self.snapshots.is_some() && !paused {
                 Box::pin(self.advance_snapshots()).await?;
             }
-            // An open transaction is read to its end even while draining: left half-way, all of
-            // it would be repeated.
+            // An open transaction is read to its end even while resting: left half-way, all of it
+            // would be repeated.
             let publishing = self.streamed.is_publishing();
-            let reading = !publishing && (!draining || self.sink.intake.in_transaction());
+            let reading = !publishing && (!resting || self.sink.intake.in_transaction());
             tokio::select! {
                 biased;
                 // Reports first: they cost little and make room.
@@ -162,14 +177,15 @@ impl Engine {
                     self.draining = true;
                     self.status.enter(State::Draining);
                 }
+                asked = orders.next(), if !draining => self.obey(asked),
                 _ = show.tick() => {
                     self.show()?;
-                    if !draining {
+                    if !resting {
                         self.beat().await?;
                     }
                 }
                 // Few, and a stream that is always ready must not keep them waiting.
-                Some(event) = snapshot::event(&mut self.snapshots), if !draining => {
+                Some(event) = snapshot::event(&mut self.snapshots), if !resting => {
                     if let Some(snapshots) = &mut self.snapshots {
                         snapshots.enter(&mut self.sink.book, event);
                     }
@@ -179,7 +195,7 @@ impl Engine {
                     if let Some(snapshots) = &mut self.snapshots {
                         snapshots.behind = count >= BEHIND_BYTES;
                     }
-                    self.drain(reader, draining).await?;
+                    self.drain(reader, resting).await?;
                     self.sink.read(count);
                 }
                 // Nothing waits for it, so all else has its turn before.
@@ -190,12 +206,19 @@ impl Engine {
         }
     }
 
+    /// Does what somebody has asked for.
+    fn obey(&mut self, asked: Option<Asked>) {
+        // A wish is seen by whoever looks.
+        let Some(asked) = asked.filter(Asked::is_wanted) else { return };
+        match asked.command {}
+    }
+
     /// Applies what is in the reader's buffer.
-    async fn drain(&mut self, reader: &mut StreamReader, draining: bool) -> Result<(), Fault> {
+    async fn drain(&mut self, reader: &mut StreamReader, resting: bool) -> Result<(), Fault> {
         while let Some(payload) = reader.next_frame() {
             let payload = payload.map_err(|error| diagnosis::of_source(&error))?;
             self.apply(payload).await?;
-            let between = draining && !self.sink.intake.in_transaction();
+            let between = resting && !self.sink.intake.in_transaction();
             if between || self.streamed.holds_up() {
                 break;
             }
@@ -239,8 +262,7 @@ impl Engine {
                 }
             }
             Frame::Keepalive { wal_end, sent_at, reply_requested } => {
-                self.sink.heard(wal_end, sent_at, reply_requested);
-                Ok(())
+                self.sink.heard(wal_end, sent_at, reply_requested)
             }
         }
     }
@@ -283,7 +305,7 @@ impl Engine {
         self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
         self.sink.book.boundary(commit.end_lsn.0);
-        if self.sink.book.is_idle() {
+        if self.sink.book.is_idle() || self.resting {
             return Ok(());
         }
         // A stream that is far behind is rarely read up to a boundary and no further.

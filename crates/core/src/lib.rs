@@ -17,6 +17,7 @@ pub mod lsn;
 pub mod pgoutput;
 pub mod snapshot;
 pub mod spool;
+pub mod trail;
 pub mod transaction;
 pub mod value;
 pub mod watermark;

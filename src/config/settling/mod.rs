@@ -1,13 +1,13 @@
 //! From what was typed to what it means. Everything wrong is collected before anything is given
 //! up, so one run shows all there is to mend.
 
+mod http;
 mod options;
 mod registry;
 mod sink;
 mod source;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,14 +19,10 @@ use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot, SnapshotOpti
 use super::tables::MAX_IDENTIFIER_BYTES;
 use super::typed::{self, Envelope, LargeRows, Profile, SnapshotMode, value_or};
 
-/// Where metrics and health are served unless told otherwise.
-const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
-
-/// Where open transactions are spooled unless told otherwise.
 /// One chunk is read while another is published.
 const DEFAULT_PARALLELISM: u8 = 2;
 
+/// Where open transactions are spooled unless told otherwise.
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
 
 /// What they may take there unless told otherwise. Half of what the chart gives.
@@ -328,28 +324,6 @@ impl Settling<'_> {
             parallelism: parallelism.unwrap_or(DEFAULT_PARALLELISM),
             max_rate: rate.filter(|rate| *rate > 0),
         }))
-    }
-
-    fn http(&mut self, typed: &Key<typed::Http>) -> Option<settled::Http> {
-        let listen = match typed {
-            Key::Broken => return None,
-            Key::Absent => &Key::Absent,
-            Key::Given(given) => &given.value.listen,
-        };
-        let given = match listen {
-            Key::Broken => return None,
-            Key::Absent => return Some(settled::Http { listen: DEFAULT_LISTEN }),
-            Key::Given(given) => given,
-        };
-        if let Ok(listen) = given.value.parse() {
-            return Some(settled::Http { listen });
-        }
-        let error = given.at.error(Kind::InvalidValue, "this is not an address with a port");
-        self.problems.add(error.help(
-            "as in `127.0.0.1:9464`, `0.0.0.0:9464` or `[::]:9464`; a host's name does not say on \
-             which address to listen",
-        ));
-        None
     }
 
     fn log(&mut self, typed: &Key<typed::Log>) -> settled::Log {
