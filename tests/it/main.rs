@@ -32,6 +32,7 @@ mod random;
 mod recovery;
 mod schemas;
 mod snapshots;
+mod streaming;
 mod support;
 mod tail;
 mod transactions;
