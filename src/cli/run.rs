@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::{Failure, terminal};
 use crate::config::Loaded;
-use crate::config::settled::{Log, LogFormat, LogLevel};
+use crate::config::settled::{Log, LogFormat, LogLevel, OwnRegistry, Pipeline as Settings};
 use crate::fault::Fault;
 use crate::pipeline::{self, Surroundings};
+use crate::registry::directory::{self, Directory};
 use crate::status::Pipeline;
 use crate::{http, pipeline::cannot_start};
 
@@ -41,6 +43,7 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
         .build()
         .map_err(|error| cannot_start(&error))?;
     let listener = control.block_on(http::listen(config.http.listen))?;
+    let registries = control.block_on(registries(&config.pipelines))?;
     // Port 0 lets the system choose, so what was asked for is not what can be asked.
     let http = listener.local_addr().unwrap_or(config.http.listen);
     tracing::info!(
@@ -65,6 +68,10 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
         threads.push(thread.map_err(|error| cannot_start(&error))?);
     }
     control.spawn(http::serve(listener, statuses));
+    for (listener, own) in registries {
+        let directory = Directory::at(own.directory);
+        control.spawn(directory::serve(listener, directory, own.token));
+    }
     let ended_by = control.block_on(wait(failures, fail_fast))?;
     let _ = shutdown.send(true);
     wait_for_all(threads);
@@ -76,6 +83,22 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Listens for the registries that are ours; for each once, however many pipelines use it.
+async fn registries(pipelines: &[Settings]) -> Result<Vec<(TcpListener, OwnRegistry)>, Fault> {
+    let mut found: Vec<(TcpListener, OwnRegistry)> = Vec::new();
+    for own in pipelines.iter().filter_map(|pipeline| pipeline.registry.own.as_ref()) {
+        if found.iter().any(|(_, other)| other.directory == own.directory) {
+            continue;
+        }
+        let listener = directory::listen(own.listen).await?;
+        let address = listener.local_addr().unwrap_or(own.listen);
+        let (directory, announced) = (own.directory.display(), &own.announced);
+        tracing::info!(%directory, %address, announced, "the schema registry answers");
+        found.push((listener, own.clone()));
+    }
+    Ok(found)
 }
 
 /// Waits for a reason to end: a signal, or a failure where those count.

@@ -33,7 +33,7 @@ pub(crate) use oracle::assert_table_is;
 pub(crate) use order::{
     assert_each_once_and_in_order, assert_transactions_are_whole, beyond_the_last, without_repeats,
 };
-pub(crate) use pipeline::Pipeline;
+pub(crate) use pipeline::{ConfigFile, Pipeline};
 pub(crate) use position::{Lsn, Position};
 pub(crate) use random::Random;
 

@@ -106,19 +106,7 @@ impl<'a> Pipeline<'a> {
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.
     pub(crate) fn file(&self) -> ConfigFile {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
-            "{}-{}-{number}.yaml",
-            self.name(),
-            std::process::id()
-        ));
-        let text = json!({
-            "pipelines": { self.name(): self.settings },
-            "http": { "listen": "127.0.0.1:0" },
-        });
-        fs::write(&path, text.to_string()).expect("a configuration file");
-        ConfigFile(path)
+        ConfigFile::of(self.name(), &self.settings)
     }
 
     /// Starts a daemon.
@@ -168,6 +156,20 @@ fn lsn(text: &str) -> Lsn {
 pub(crate) struct ConfigFile(PathBuf);
 
 impl ConfigFile {
+    /// Of one pipeline with these settings.
+    pub(crate) fn of(name: &str, settings: &Value) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = format!("{name}-{}-{number}.yaml", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+        let text = json!({
+            "pipelines": { name: settings },
+            "http": { "listen": "127.0.0.1:0" },
+        });
+        fs::write(&path, text.to_string()).expect("a configuration file");
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
