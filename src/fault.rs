@@ -125,6 +125,7 @@ codes! {
     RegistryFailing "WT406" Transient "the schema registry fails";
     RegistrySettings "WT407" Operator "the registry settings cannot be used";
     RegistryRenumbered "WT408" Operator "the registry has other ids";
+    SchemaDirectory "WT409" Operator "the directory of schemas cannot be used";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
     SpoolUnusable "WT601" Operator "the spool cannot be used";

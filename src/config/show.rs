@@ -223,7 +223,14 @@ impl Lines {
         {
             address = address.replacen("://", &format!("://{username}:{MASK}@"), 1);
         }
-        self.leaf("url", &address, &typed.url);
+        match &registry.own {
+            None => self.leaf("url", &address, &typed.url),
+            Some(own) => {
+                self.path("directory", &typed.directory);
+                self.leaf("listen", &own.listen.to_string(), &typed.listen);
+                self.leaf("announce", &own.announced, &typed.announce);
+            }
+        }
         self.given("username", typed.username.value().map(String::as_str), &typed.username);
         self.secret("password", &typed.password);
         self.path("password_file", &typed.password_file);

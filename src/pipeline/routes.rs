@@ -106,6 +106,8 @@ pub(super) struct Compiler {
     pub(super) ends: Ends,
     /// What the checkpoint knows of schemas, by subject; nothing where other ids are all right.
     pub(super) recorded: HashMap<String, RegisteredSchema>,
+    /// Schemas, by subject, that are used under the checkpoint's id while the registry is away.
+    pub(super) unverified: BTreeMap<String, String>,
     /// Where schemas are noted for the checkpoint.
     pub(super) desk: Arc<Desk>,
 }

@@ -14,6 +14,7 @@ mod delivery_positions;
 mod delivery_restarts;
 mod delivery_standby;
 mod differential;
+mod directory;
 mod documents;
 mod evolution;
 mod failover;

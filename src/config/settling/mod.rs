@@ -3,6 +3,7 @@
 
 mod http;
 mod options;
+mod own_registry;
 mod registry;
 mod sink;
 mod source;
@@ -104,6 +105,7 @@ impl Settling<'_> {
         self.refuse_names_that_fold_alike(entries);
         self.refuse_shared_slots(entries, &settled);
         self.warn_of_shared_topics(entries, &settled);
+        self.refuse_registries_that_meet(entries, &settled);
         settled.into_iter().collect()
     }
 
