@@ -27,6 +27,7 @@ mod operating;
 mod python;
 mod random;
 mod recovery;
+mod scale;
 mod schemas;
 mod snapshots;
 mod support;
