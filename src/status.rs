@@ -4,6 +4,7 @@
 //! make the owner wait.
 
 mod latency;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -15,6 +16,7 @@ use waltide_core::pgoutput::PgTimestamp;
 
 use crate::fault::{Code, Fault};
 pub use latency::Latency;
+pub use stages::{Stage, Stages};
 
 /// Microseconds from 1970 to 2000, where Postgres starts to count.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -217,6 +219,10 @@ pub struct Pipeline {
     records: AtomicU64,
     record_bytes: AtomicU64,
     in_flight: AtomicU64,
+    queue_bytes: AtomicU64,
+    /// Seconds since 1970; 0 where none is known.
+    certificate_expires_s: AtomicU64,
+    stages: Stages,
     retries: AtomicU64,
     checkpoint_ms: AtomicI64,
     schema_changes: AtomicU64,
@@ -266,6 +272,9 @@ impl Pipeline {
             records: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            queue_bytes: AtomicU64::new(0),
+            certificate_expires_s: AtomicU64::new(0),
+            stages: Stages::default(),
             retries: AtomicU64::new(0),
             checkpoint_ms: AtomicI64::new(NONE),
             schema_changes: AtomicU64::new(0),
@@ -359,6 +368,35 @@ impl Pipeline {
     #[must_use]
     pub fn latency(&self) -> &Latency {
         &self.latency
+    }
+
+    /// What the pipeline's time is spent on.
+    #[must_use]
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Bytes of keys and values are queued or on their way to Kafka.
+    pub fn queue(&self, bytes: u64) {
+        self.queue_bytes.store(bytes, Relaxed);
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn queue_bytes(&self) -> u64 {
+        self.queue_bytes.load(Relaxed)
+    }
+
+    /// The source has shown a certificate that runs out then, since 1970; or none.
+    pub fn certificate_seen(&self, expires: Option<Duration>) {
+        self.certificate_expires_s.store(expires.map_or(0, |at| at.as_secs()), Relaxed);
+    }
+
+    /// When the certificate that was shown last runs out, since 1970.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<Duration> {
+        let seconds = self.certificate_expires_s.load(Relaxed);
+        (seconds != 0).then(|| Duration::from_secs(seconds))
     }
 
     /// What is in the way, where something is.

@@ -82,6 +82,13 @@ pub(super) const METRICS: &[Definition] = &[
         help: "Time from a commit, by the server's clock, to the acknowledgement of its records by \
                Kafka; one observation for each batch of a transaction's acknowledgements.",
     },
+    counter(
+        "waltide_stage_seconds_total",
+        &["pipeline", "stage"],
+        "Time of the pipeline's thread: source (waiting for the server, or nothing to do), rows \
+         (decoding, encoding, handing over), schemas (asking catalog, registry and Kafka about a \
+         table), kafka (waiting for room in the queue).",
+    ),
     gauge("waltide_slot_retained_wal_bytes", ONE, "WAL the server keeps for the slot."),
     gauge(
         "waltide_slot_safe_wal_bytes",
@@ -105,6 +112,11 @@ pub(super) const METRICS: &[Definition] = &[
     ),
     counter("waltide_records_total", ONE, "Records handed to Kafka."),
     gauge("waltide_records_in_flight", ONE, "Records queued or on their way to Kafka."),
+    gauge(
+        "waltide_queue_bytes",
+        ONE,
+        "Bytes of keys and values that are queued or on their way to Kafka.",
+    ),
     gauge(
         "waltide_checkpoint_age_seconds",
         ONE,
@@ -135,6 +147,11 @@ pub(super) const METRICS: &[Definition] = &[
         "waltide_snapshot_blocks_left",
         &["pipeline", "table"],
         "Blocks of a table that are still to be read.",
+    ),
+    gauge(
+        "waltide_source_certificate_expiry_timestamp_seconds",
+        ONE,
+        "When the certificate that the source showed last runs out, since 1970; absent without TLS.",
     ),
     gauge(
         "waltide_circuit_open",
@@ -243,6 +260,14 @@ impl Sheet {
         self.set("waltide_bytes_total", &[name, "in"], number(pipeline.wal_bytes()));
         self.set("waltide_bytes_total", &[name, "out"], number(record_bytes));
         self.set("waltide_records_in_flight", &[name], number(pipeline.in_flight()));
+        self.set("waltide_queue_bytes", &[name], number(pipeline.queue_bytes()));
+        for (stage, spent) in pipeline.stages().spent() {
+            self.set("waltide_stage_seconds_total", &[name, stage], spent.as_secs_f64());
+        }
+        if let Some(expires) = pipeline.certificate_expires() {
+            let metric = "waltide_source_certificate_expiry_timestamp_seconds";
+            self.set(metric, &[name], expires.as_secs_f64());
+        }
         if let Some(age) = pipeline.checkpoint_age() {
             self.set("waltide_checkpoint_age_seconds", &[name], age.as_secs_f64());
         }
@@ -368,6 +393,7 @@ mod tests {
         pipeline.slot_seen(slot, Lsn(0));
         pipeline.checkpointed();
         pipeline.delivered(now(), now());
+        pipeline.certificate_seen(Some(std::time::Duration::from_secs(1)));
         pipeline
     }
 

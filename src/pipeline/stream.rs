@@ -31,7 +31,9 @@ use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
 use super::sink::{SHOW_EVERY, Sink};
+
 use super::snapshot::{self, Snapshots};
+use super::stopwatch::Stopwatch;
 use super::transactions::{Means, Transactions};
 use crate::fault::Fault;
 use crate::postgres::StreamReader;
@@ -136,6 +138,7 @@ impl Engine {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace::new();
+        let mut stopwatch = Stopwatch::start();
         loop {
             self.sink.settle()?;
             let draining = self.draining;
@@ -144,7 +147,9 @@ impl Engine {
                 return self.show();
             }
             if self.snapshots.is_some() {
+                stopwatch.waited(self.status.stages());
                 Box::pin(self.advance_snapshots()).await?;
+                self.worked(&mut stopwatch);
             }
             // An open transaction is read to its end even while draining: left half-way, all of
             // it would be repeated.
@@ -158,6 +163,7 @@ impl Engine {
                     self.status.enter(State::Draining);
                 }
                 _ = show.tick() => {
+                    stopwatch.waited(self.status.stages());
                     self.show()?;
                     if !draining {
                         self.beat().await?;
@@ -174,11 +180,18 @@ impl Engine {
                     if let Some(snapshots) = &mut self.snapshots {
                         snapshots.behind = count >= BEHIND_BYTES;
                     }
+                    stopwatch.waited(self.status.stages());
                     self.drain(reader, draining).await?;
+                    self.worked(&mut stopwatch);
                     self.sink.read(count);
                 }
             }
         }
+    }
+
+    fn worked(&mut self, stopwatch: &mut Stopwatch) {
+        let (kafka, schemas) = (self.sink.take_waited(), self.compiler.take_waited());
+        stopwatch.worked(self.status.stages(), kafka, schemas);
     }
 
     /// Applies what is in the reader's buffer.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::source::{self, ANSWER, answered};
 use crate::config::settled::Source;
@@ -14,6 +14,9 @@ use crate::status::{Pipeline, SlotHealth};
 /// How often. Prometheus scrapes every 15 s or so.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How often it connects anew: a certificate that was renewed shows only then.
+const ANEW: Duration = Duration::from_secs(3600);
+
 /// Watches until it is dropped. Its own failures end nothing.
 pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pipeline>) {
     let mut tick = interval(EVERY);
@@ -21,11 +24,15 @@ pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pip
     let mut connection: Option<Connection> = None;
     // Said once, and again when it is another failure.
     let mut said = None;
+    let mut opened_at = Instant::now();
     loop {
         tick.tick().await;
         let opened = match connection.take() {
             Some(open) => Ok(open),
-            None => Connection::open(&params, Mode::Plain).await,
+            None => {
+                opened_at = Instant::now();
+                Connection::open(&params, Mode::Plain).await
+            }
         };
         let mut open = match opened {
             Ok(open) => open,
@@ -34,6 +41,7 @@ pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pip
                 continue;
             }
         };
+        status.certificate_seen(open.certificate_expires());
         let peer = open.peer().clone();
         if let Err(error) = answered(ANSWER, &peer, look(&mut open, &source.slot, &status)).await {
             tracing::debug!(%error, "cannot look at the slot");
@@ -50,7 +58,7 @@ pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pip
             }
             Ok(Err(_)) => {}
         }
-        connection = Some(open);
+        connection = Some(open).filter(|_| opened_at.elapsed() < ANEW);
     }
 }
 
