@@ -156,6 +156,7 @@ impl Attempt {
         let source = |error: Error| diagnosis::of_source(&error);
         let params = params(&self.settings.source)?;
         let mut catalog = Connection::open(&params, Mode::Plain).await.map_err(source)?;
+        self.status.certificate_seen(catalog.certificate_expires());
         let published = source::prepare(&mut catalog, &self.settings).await?;
         let kafka = kafka_settings(&self.settings.kafka);
         let admin = Admin::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
@@ -220,6 +221,7 @@ impl Attempt {
             unverified: BTreeMap::new(),
             ends,
             desk,
+            waited: Duration::ZERO,
         };
         let Held { reader, told, positions, pending, .. } = held;
         Ok(Some(Ready {

@@ -27,6 +27,7 @@ mod sink;
 mod snapshot;
 mod source;
 mod standing;
+mod stopwatch;
 mod stream;
 mod streamed;
 mod told;

@@ -32,6 +32,7 @@ use super::routes::{Compiler, Known};
 use super::rows::Buffers;
 use super::sink::{SHOW_EVERY, Sink};
 use super::snapshot::{self, Snapshots};
+use super::stopwatch::Stopwatch;
 use super::streamed::Streamed;
 use super::transactions::{Means, Transactions};
 use crate::control::{Asked, Orders};
@@ -146,6 +147,7 @@ impl Engine {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace::new();
+        let mut stopwatch = Stopwatch::start();
         loop {
             self.sink.settle()?;
             // What is begun is delivered with the settings it was begun with.
@@ -165,7 +167,9 @@ impl Engine {
             let resting = draining || paused;
             self.resting = resting;
             if self.snapshots.is_some() && !paused {
+                stopwatch.waited(self.status.stages());
                 Box::pin(self.advance_snapshots()).await?;
+                self.worked(&mut stopwatch);
             }
             // An open transaction is read to its end even while resting: left half-way, all of it
             // would be repeated.
@@ -181,6 +185,7 @@ impl Engine {
                 }
                 asked = orders.next(), if !draining => self.obey(asked),
                 _ = show.tick() => {
+                    stopwatch.waited(self.status.stages());
                     self.show()?;
                     if !resting {
                         self.beat().await?;
@@ -197,12 +202,16 @@ impl Engine {
                     if let Some(snapshots) = &mut self.snapshots {
                         snapshots.behind = count >= BEHIND_BYTES;
                     }
+                    stopwatch.waited(self.status.stages());
                     self.drain(reader, resting).await?;
+                    self.worked(&mut stopwatch);
                     self.sink.read(count);
                 }
                 // Nothing waits for it, so all else has its turn before.
                 () = std::future::ready(()), if publishing => {
+                    stopwatch.waited(self.status.stages());
                     Box::pin(self.publish_some()).await?;
+                    self.worked(&mut stopwatch);
                 }
             }
         }
@@ -213,6 +222,11 @@ impl Engine {
         // A wish is seen by whoever looks.
         let Some(asked) = asked.filter(Asked::is_wanted) else { return };
         match asked.command {}
+    }
+
+    fn worked(&mut self, stopwatch: &mut Stopwatch) {
+        let (kafka, schemas) = (self.sink.take_waited(), self.compiler.take_waited());
+        stopwatch.worked(self.status.stages(), kafka, schemas);
     }
 
     /// Applies what is in the reader's buffer.

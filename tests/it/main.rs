@@ -31,6 +31,7 @@ mod plan;
 mod python;
 mod random;
 mod recovery;
+mod scale;
 mod schemas;
 mod snapshots;
 mod streaming;
