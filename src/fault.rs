@@ -98,6 +98,7 @@ codes! {
     SnapshotRowSecurity "WT228" Operator "row-level security hides rows of a table";
     SnapshotBlocked "WT229" Transient "a table that is to be read is locked";
     SnapshotTableGone "WT230" Operator "a table went away while it was read";
+    SnapshotTooLarge "WT231" Operator "a table without a key is large";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";

@@ -68,6 +68,8 @@ pub(super) struct Engine {
     pub(super) snapshots: Option<Box<Snapshots>>,
     /// It was asked to end, and begins nothing new.
     pub(super) draining: bool,
+    /// Who asks for the end.
+    shutdown: Option<watch::Receiver<bool>>,
     pub(super) status: Arc<Pipeline>,
     /// Where the transaction before this one ends.
     pub(super) last_commit: Option<Lsn>,
@@ -91,6 +93,7 @@ impl Engine {
             heartbeats,
             snapshots,
             draining: false,
+            shutdown: None,
             transactions,
             messages,
             relations: RelationCache::new(),
@@ -100,6 +103,11 @@ impl Engine {
             compiler,
             decoder: Decoder::new(),
         }
+    }
+
+    /// Whether it was asked to end, and may not have seen it yet.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.shutdown.as_ref().is_some_and(|asked| *asked.borrow())
     }
 
     /// Gives back what outlives the connection.
@@ -113,6 +121,7 @@ impl Engine {
         reader: &mut StreamReader,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Ended, Fault> {
+        self.shutdown = Some(shutdown.clone());
         let mut asked = shutdown.clone();
         let out_of_time = async {
             // A sender that is gone asks for nothing.
@@ -257,7 +266,8 @@ impl Engine {
         self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
         self.sink.book.boundary(commit.end_lsn.0);
-        if self.sink.book.is_idle() {
+        let due = self.snapshots.as_ref().is_some_and(|of| of.is_due(&self.sink.book));
+        if self.sink.book.is_idle() || !due {
             return Ok(());
         }
         // A stream that is far behind is rarely read up to a boundary and no further.

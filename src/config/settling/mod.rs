@@ -27,6 +27,9 @@ const DEFAULT_LISTEN: SocketAddr =
 /// One chunk is read while another is published.
 const DEFAULT_PARALLELISM: u8 = 2;
 
+/// As the reference says.
+const DEFAULT_KEYLESS_BYTES: u64 = 1_000_000_000;
+
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
 
 /// No field of Postgres is larger; Kafka takes far less unless it is told otherwise.
@@ -316,9 +319,12 @@ impl Settling<'_> {
         }
         let parallelism = typed.parallelism.value().and_then(|count| u8::try_from(count.0).ok());
         let rate = typed.max_rate.value().and_then(|count| u64::try_from(count.0).ok());
+        let keyless = typed.keyless_max_bytes.value().and_then(|count| u64::try_from(count.0).ok());
+        let keyless = keyless.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0));
         Some(Snapshot::Initial(SnapshotOptions {
             parallelism: parallelism.unwrap_or(DEFAULT_PARALLELISM),
             max_rate: rate.filter(|rate| *rate > 0),
+            keyless_max_bytes: keyless.unwrap_or(Some(DEFAULT_KEYLESS_BYTES)),
         }))
     }
 
