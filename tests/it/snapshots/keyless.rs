@@ -131,7 +131,7 @@ fn a_large_table_without_a_key_is_not_read_and_the_stream_goes_on() {
     };
     let pipeline = limited(8192);
     let daemon = pipeline.start();
-    assert_fails_with(&daemon, "public.visits", "WT231");
+    assert_fails_with(&daemon, "public.visits", "WT232");
     shop.execute("INSERT INTO visits VALUES (0, 'later')");
     pipeline.wait_until_delivered();
     assert_eq!(pipeline.changes("public.visits").len(), 1);

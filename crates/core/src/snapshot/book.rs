@@ -532,4 +532,38 @@ mod tests {
         book.delivered(|_| true);
         assert_eq!(book.done(), Some((TABLE, 1)), "it is not asked for again");
     }
+
+    #[test]
+    fn a_table_without_a_key_is_read_at_once_and_leaves_out_what_it_has_seen() {
+        let whole = Span::whole(TABLE, 3, 9);
+        let mut book = Book::default();
+        book.now_near(100);
+        book.start(TABLE, Known::default(), BTreeSet::new());
+        book.open_now(&BTreeSet::new());
+        book.measured(TABLE, 0, Lsn(1), whole.into_iter().collect());
+        book.boundary(Lsn(10));
+        book.set_keyless(TABLE, true);
+        assert!(book.register(1, |_| true).is_none(), "no part of it alone");
+        let chunk = book.register_all(TABLE).expect("all of it").chunk;
+        assert!(book.register_all(TABLE).is_none(), "and that once");
+        let seen: Seen = "90:120:110".parse().expect("a snapshot");
+        book.released_all(chunk, (seen, Lsn(50)), Ticket(1), 7);
+        let left_out =
+            |book: &Book| [100, 110, 119, 120].map(|xid| book.leaves_out(TABLE, Xid(xid)));
+        assert_eq!(left_out(&book), [true, false, true, false]);
+        book.delivered(|_| true);
+        assert_eq!(book.done(), None, "the stream is not past what was seen");
+        // A life that finds it so cannot tell what was seen, and reads all of it again.
+        let mut bytes = Vec::new();
+        book.encode(&mut bytes);
+        let mut again = Book::decode(&bytes).expect("the books");
+        again.boundary(Lsn(60));
+        again.set_keyless(TABLE, true);
+        assert_eq!((again.done(), left_out(&again)), (None, [false; 4]));
+        assert!(again.register_all(TABLE).is_some());
+        book.boundary(Lsn(50));
+        assert_eq!((book.done(), left_out(&book)), (Some((TABLE, 7)), [false; 4]));
+        book.closing(TABLE, Ticket(2));
+        assert_eq!(book.delivered(|_| true), [TABLE]);
+    }
 }
