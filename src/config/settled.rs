@@ -313,6 +313,8 @@ pub struct SnapshotOptions {
     pub parallelism: u8,
     /// Bytes a second, at most.
     pub max_rate: Option<u64>,
+    /// The most bytes that a table without a key may have; none for no limit.
+    pub keyless_max_bytes: Option<u64>,
 }
 
 /// Exceptions for one table.

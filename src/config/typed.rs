@@ -388,11 +388,14 @@ group! {
     Snapshot {
         /// Whether they are read.
         mode: SnapshotMode = Is("initial"),
-        /// How many chunks are read at once, each on a connection of its own; as many more are held
-        /// in memory, with 2 MiB each.
+        /// How many chunks are read at once, each on a connection of its own; for each, 6 MiB of rows
+        /// are held in memory until the stream has come as far as they are.
         parallelism: Count<1, 16> = Is("2"),
         /// The most bytes of rows that are read in a second; 0 for no limit.
         max_rate: Count<0, 2_000_000_000> = Is("0"),
+        /// The stream waits while a table without a key is read, so larger ones than this are not
+        /// read (WT232); 0 for no limit.
+        keyless_max_bytes: Count<0, 2_000_000_000> = Is("1000000000"),
     }
 }
 

@@ -73,6 +73,8 @@ pub(super) struct Engine {
     pub(super) streamed: Streamed,
     /// It was asked to end, or to make room for another stream, and begins nothing new.
     pub(super) draining: bool,
+    /// Who asks for the end.
+    shutdown: Option<watch::Receiver<bool>>,
     /// That, or somebody has asked for a pause.
     resting: bool,
     pub(super) status: Arc<Pipeline>,
@@ -99,6 +101,7 @@ impl Engine {
             snapshots,
             streamed: Streamed::default(),
             draining: false,
+            shutdown: None,
             resting: false,
             transactions,
             messages,
@@ -109,6 +112,11 @@ impl Engine {
             compiler,
             decoder: Decoder::new(),
         }
+    }
+
+    /// Whether it was asked to end, and may not have seen it yet.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.shutdown.as_ref().is_some_and(|asked| *asked.borrow())
     }
 
     /// Gives back what outlives the connection.
@@ -123,6 +131,7 @@ impl Engine {
         shutdown: &watch::Receiver<bool>,
         orders: &mut Orders,
     ) -> Result<Ended, Fault> {
+        self.shutdown = Some(shutdown.clone());
         let mut asked = shutdown.clone();
         let out_of_time = async {
             // A sender that is gone asks for nothing.
@@ -321,7 +330,8 @@ impl Engine {
         self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
         self.sink.book.boundary(commit.end_lsn.0);
-        if self.sink.book.is_idle() || self.resting {
+        let due = self.snapshots.as_ref().is_some_and(|of| of.is_due(&self.sink.book));
+        if self.sink.book.is_idle() || self.resting || !due {
             return Ok(());
         }
         // A stream that is far behind is rarely read up to a boundary and no further.
