@@ -109,7 +109,9 @@ impl Engine {
         if reading {
             unchanged(&mut self.sink.book, relation, route, &self.out, &row);
         }
-        route.count(&row);
+        if !self.sink.intake.is_muted() {
+            route.count(&row);
+        }
         self.out.shrink();
         Ok(())
     }

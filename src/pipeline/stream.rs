@@ -24,13 +24,14 @@ use waltide_core::pgoutput::{
     Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
+use super::commits::Place;
 use super::diagnosis;
 use super::heartbeats::Heartbeats;
 use super::messages::Messages;
 use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
-use super::sink::{SHOW_EVERY, Sink};
+use super::sink::{BEHIND_BYTES, SHOW_EVERY, Sink};
 use super::snapshot::{self, Snapshots};
 use super::transactions::{Means, Transactions};
 use crate::fault::Fault;
@@ -40,9 +41,6 @@ use crate::status::{Pipeline, State};
 /// How long a daemon that was asked to end waits for the open transaction and for Kafka. Kubernetes
 /// kills after 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// A stream of which so much can be read at once is behind.
-const BEHIND_BYTES: usize = 64 << 10;
 
 /// Why a stream ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +136,9 @@ impl Engine {
         let mut pace = Pace::new();
         loop {
             self.sink.settle()?;
+            self.sink.rest(Place::CaughtUp)?;
             let draining = self.draining;
-            if draining && self.sink.intake.is_settled() {
+            if draining && self.sink.is_settled() {
                 self.sink.offer(self.snapshots.is_some());
                 return self.show();
             }
@@ -155,8 +154,10 @@ impl Engine {
                 () = self.sink.producer.reported() => {}
                 _ = shutdown.wait_for(|asked| *asked), if !draining => {
                     self.draining = true;
+                    self.sink.hurry();
                     self.status.enter(State::Draining);
                 }
+                () = self.sink.due() => {}
                 _ = show.tick() => {
                     self.show()?;
                     if !draining {
@@ -224,6 +225,12 @@ impl Engine {
     }
 
     async fn message(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
+        self.sink.intake.sees(message);
+        self.publish(message, lsn).await?;
+        self.sink.rest(Place::Midway)
+    }
+
+    async fn publish(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
         match message {
             Message::Insert(_, relation, new) => self.row(*relation, lsn, Row::Insert(*new)).await,
             Message::Update(_, relation, old, new) => {

@@ -15,6 +15,7 @@ mod delivery_standby;
 mod differential;
 mod documents;
 mod evolution;
+mod exactly_once;
 mod failover;
 mod faults;
 mod heartbeats;
