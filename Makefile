@@ -21,10 +21,11 @@ demo: deps ## a small shop, the daemon and what arrives; DEMO_SECONDS=20 or Ctrl
 servers: deps ## real Postgres, Kafka and registry with their addresses; Ctrl-C ends them
 	$(CARGO) run --quiet --locked --package waltide-stack -- up
 
-check: deps ## formatting, lints and documentation
+check: deps ## formatting, lints, documentation, and whether known bugs can still be planted
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	scripts/plants.sh --check
 
 test: check ## check, then all tests, against real servers
 	$(CARGO) test --workspace --locked

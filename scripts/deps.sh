@@ -47,11 +47,6 @@ if [ "${version:-0}" -lt 17 ]; then
 fi
 python3 -c 'import ensurepip, venv' 2>/dev/null ||
     need "Python 3 with venv, for the test with Confluent's deserialiser" python3-venv
-PATH=$PATH:/usr/sbin
-has pgbouncer || need "PgBouncer, for the test that finds a pooler in between" pgbouncer
-has prometheus && has promtool || need "Prometheus and promtool, which judge the metrics" prometheus
-ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
-    need "libfaketime, for the test with a clock that is wrong" libfaketime
 has tar || need "tar" tar
 has xz || need "xz, to unpack Postgres" xz-utils
 if [ "$(id -u)" = 0 ] && [ "$(uname -s)" = Linux ]; then

@@ -12,7 +12,7 @@ use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations}
 use crate::fault::{Code, Fault};
 use crate::postgres::sql::identifier;
 use crate::postgres::{Error as SourceError, Peer, ServerError, SqlState};
-use crate::{kafka, registry};
+use crate::{kafka, registry, spool};
 
 const REPORT: &str = "this should not happen: report it with this message; after a restart \
                       everything unconfirmed is read again";
@@ -426,6 +426,41 @@ pub(crate) fn of_bytes(error: &DecodeError) -> Fault {
         format!("the server sent bytes that are not pgoutput: {error}"),
         "connect without a proxy or pooler in between; otherwise report it with this message",
     )
+}
+
+/// Transactions that wait on disk until they are committed.
+pub(super) fn of_spool(error: &spool::Error) -> Fault {
+    use spool::Error as E;
+    let what = error.to_string();
+    match error {
+        E::Io { .. } => Fault::new(
+            Code::SpoolUnusable,
+            format!("open transactions cannot be kept: {what}"),
+            "make room there, or let this process write there, or give it another directory with \
+             spool; meanwhile large transactions are read once they are committed",
+        ),
+        E::Taken(_) => Fault::new(
+            Code::SpoolUnusable,
+            format!("open transactions cannot be kept: {what}"),
+            "give each daemon a directory of its own with spool; meanwhile large transactions are \
+             read once they are committed",
+        ),
+        E::Outgrown(_) => Fault::new(
+            Code::SpoolUnusable,
+            format!("{what}: they are read again once they are committed"),
+            "nothing, or raise spool_max_bytes",
+        ),
+        E::Damaged(_) => Fault::new(
+            Code::SpoolDamaged,
+            format!("what was kept of a transaction is damaged: {what}"),
+            "look at the disk, and that nobody else writes there; the transaction is read again",
+        ),
+        E::Disorder(disorder) => Fault::new(
+            Code::SourceProtocol,
+            format!("the stream contradicts itself: {disorder}"),
+            REPORT,
+        ),
+    }
 }
 
 /// A message that was not asked for.

@@ -57,6 +57,8 @@ pub(super) struct Sink {
     /// Tables that have been read, and nobody has said so yet.
     pub(super) ended: Vec<RelationId>,
     strictness: Strictness,
+    /// Whether somebody has asked for a pause, and the stream is therefore not read.
+    pub(super) held: bool,
 }
 
 /// What is borne, and what ends the stream.
@@ -110,6 +112,7 @@ impl Sink {
             moved: Moved::default(),
             ended: Vec::new(),
             strictness,
+            held: false,
         }
     }
 
@@ -367,6 +370,14 @@ impl Sink {
         };
         self.status.progress(self.received, durable, oldest, in_flight);
         let now = Instant::now();
+        if self.held {
+            // Nobody listens to the server, so its silence means nothing; what says that it is gone
+            // does.
+            self.strictness.standing.heard(now);
+            if let Some(fault) = self.positions.lost() {
+                return Err(fault);
+            }
+        }
         let trouble = match self.desk.trouble() {
             Some(Trouble::Lasting(fault)) => return Err(fault),
             Some(Trouble::Passing(fault)) => Some(fault),
@@ -374,14 +385,12 @@ impl Sink {
         };
         let verdict = self.strictness.standing.judge(now, in_flight, durable);
         let away = trouble.is_some() || verdict == Verdict::KafkaStalled;
-        let yields = self.strictness.yielding.is_due(now, away);
+        // A standby would publish what is not to be published.
+        let yields = self.strictness.yielding.is_due(now, away && !self.held);
         let fault = match verdict {
             Verdict::Well | Verdict::OnTrial if let Some(fault) = trouble => fault,
             Verdict::Well => {
-                if let State::Waiting(_) = self.status.state() {
-                    tracing::info!(pipeline = self.status.name, "changes flow again");
-                    self.status.enter(State::Streaming);
-                }
+                self.is_well();
                 return Ok(());
             }
             Verdict::OnTrial => return Ok(()),
@@ -400,13 +409,26 @@ impl Sink {
             return Err(fault);
         }
         match self.status.state() {
-            State::Streaming => super::report(&self.status, &fault),
+            State::Streaming | State::Paused => super::report(&self.status, &fault),
             State::Waiting(known) if known.code != fault.code => {
                 super::report(&self.status, &fault);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Nothing is in the way: changes flow, or rest where somebody has asked for it.
+    fn is_well(&self) {
+        let rests = self.held && self.intake.is_settled();
+        let well = if rests { State::Paused } else { State::Streaming };
+        let now = self.status.state();
+        if now == well || matches!(now, State::Draining | State::Stopped(_)) {
+            return;
+        }
+        let said = if rests { "paused: nothing is published" } else { "changes flow again" };
+        tracing::info!(pipeline = self.status.name, "{said}");
+        self.status.enter(well);
     }
 
     fn kafka_stalled(&self) -> Fault {

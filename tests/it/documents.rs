@@ -8,16 +8,24 @@ use crate::cli::waltide;
 use crate::support::{Pipeline, on_each_version};
 
 /// The code blocks of the runbook in a language, with the heading that each stands under.
-fn blocks(language: &str) -> Vec<(String, String)> {
+pub(crate) fn blocks(language: &str) -> Vec<(String, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbook.md");
     let page = fs::read_to_string(path).expect("the runbook");
-    let (mut heading, mut blocks, mut open) = (String::new(), Vec::new(), None::<String>);
+    let (mut heading, mut blocks, mut open) = (String::new(), Vec::new(), None::<(usize, String)>);
     for line in page.lines() {
         let bare = line.trim_start();
         match &mut open {
-            Some(_) if bare == "```" => blocks.extend(open.take().map(|it| (heading.clone(), it))),
-            Some(block) => block.push_str(&format!("{bare}\n")),
-            None if bare == format!("```{language}") => open = Some(String::new()),
+            Some((_, block)) if bare == "```" => {
+                blocks.push((heading.clone(), std::mem::take(block)));
+                open = None;
+            }
+            Some((indent, block)) => {
+                block.push_str(line.get(*indent..).unwrap_or_default());
+                block.push('\n');
+            }
+            None if bare == format!("```{language}") => {
+                open = Some((line.len() - bare.len(), String::new()));
+            }
             None if bare.starts_with('#') => {
                 heading = bare.trim_start_matches(['#', ' ']).to_owned()
             }

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use waltide_stack::serde_json::{self, Value};
-use waltide_stack::{Process, Stack, Version, eventually};
+use waltide_stack::{Process, Stack, Tools, Version, eventually};
 
 use crate::support::{Pipeline, SOON};
 
@@ -37,7 +37,7 @@ fn promtool_has_no_complaint_and_prometheus_reads_what_happened() {
     assert_eq!(read("waltide_outages_total"), Some(0.0));
 
     let (_, metrics) = daemon.get("/metrics").expect("an answer");
-    let mut promtool = Command::new("promtool");
+    let mut promtool = Tools::shared().program("promtool");
     promtool.args(["check", "metrics"]).stdin(Stdio::piped());
     let mut promtool =
         promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("promtool");
@@ -57,7 +57,7 @@ fn promtool_has_no_complaint_and_prometheus_reads_what_happened() {
     fs::write(&file, config).expect("a file");
     let port =
         TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-    let mut command = Command::new("prometheus");
+    let mut command = Tools::shared().program("prometheus");
     command
         .arg(format!("--config.file={}", file.display()))
         .arg(format!("--storage.tsdb.path={}", home.join("data").display()))

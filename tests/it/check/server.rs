@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use waltide_stack::{PostgresOptions, Process, Proxy, Stack, Version, eventually};
+use waltide_stack::{PostgresOptions, Process, Proxy, Stack, Tools, Version, eventually};
 
 use super::{Found, ORDERS, Patient};
 use crate::support::{Pipeline, SOON};
@@ -102,10 +102,12 @@ fn a_pooler_in_between_is_found() {
         database.postgres().port()
     );
     fs::write(&file, text).expect("a file");
+    let pgbouncer = Tools::shared().program("pgbouncer");
     let mut command = Command::new("sh");
-    let script = "PATH=$PATH:/usr/sbin; [ $(id -u) = 0 ] || exec pgbouncer \"$1\"; \
-                  exec setpriv --reuid=nobody --regid=nogroup --clear-groups pgbouncer \"$1\"";
-    command.args(["-c", script, "sh"]).arg(&file);
+    let script = "[ $(id -u) = 0 ] || exec \"$@\"; \
+                  exec setpriv --reuid=nobody --regid=nogroup --clear-groups \"$@\"";
+    command.args(["-c", script, "sh"]).arg(pgbouncer.get_program()).arg(&file);
+    command.envs(pgbouncer.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let pooler = Process::start("pgbouncer", &command);
     eventually("the pooler listens", SOON, || TcpStream::connect(("127.0.0.1", port)).ok());
     let url = format!("postgres://postgres@127.0.0.1:{port}/{}", database.name());

@@ -106,25 +106,37 @@ impl<'a> Pipeline<'a> {
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.
     pub(crate) fn file(&self) -> ConfigFile {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
-            "{}-{}-{number}.yaml",
-            self.name(),
-            std::process::id()
-        ));
-        let text = json!({
+        self.file_with_http(&[])
+    }
+
+    /// The same, with keys of `http`.
+    pub(crate) fn file_with_http(&self, http: &[(&str, Value)]) -> ConfigFile {
+        let mut text = json!({
             "pipelines": { self.name(): self.settings },
             "http": { "listen": "127.0.0.1:0" },
         });
-        fs::write(&path, text.to_string()).expect("a configuration file");
-        ConfigFile(path)
+        for (key, value) in http {
+            text["http"][key] = value.clone();
+        }
+        ConfigFile::of(self.name(), &text.to_string())
     }
 
     /// Starts a daemon.
     #[track_caller]
     pub(crate) fn launch(&self) -> Daemon {
         Daemon::launch(self.file(), &["run"])
+    }
+
+    /// Starts a daemon with keys of `http`.
+    #[track_caller]
+    pub(crate) fn launch_with_http(&self, http: &[(&str, Value)]) -> Daemon {
+        Daemon::launch(self.file_with_http(http), &["run"])
+    }
+
+    /// Starts a daemon with a directory of its own for what only its user shall read.
+    #[track_caller]
+    pub(crate) fn launch_in(&self, directory: &Path) -> Daemon {
+        Daemon::launch_in(directory, self.file(), &["run"])
     }
 
     /// Starts a daemon and waits until it streams.
@@ -168,6 +180,17 @@ fn lsn(text: &str) -> Lsn {
 pub(crate) struct ConfigFile(PathBuf);
 
 impl ConfigFile {
+    /// With this text; the name helps people to see whose it is.
+    #[track_caller]
+    pub(crate) fn of(name: &str, text: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}-{number}.yaml", std::process::id()));
+        fs::write(&path, text).expect("a configuration file");
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

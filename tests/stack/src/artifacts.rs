@@ -21,7 +21,7 @@ const POM: &str = include_str!("../pom.xml");
 /// Raised when the layout of an entry changes although the pom does not.
 const LAYOUT: u32 = 1;
 
-/// The version pinned in the pom under a property's name.
+/// The version pinned in the servers' pom under a property's name.
 pub(crate) fn pinned(property: &str) -> &'static str {
     POM.split_once(&format!("<{property}>"))
         .and_then(|(_, rest)| rest.split_once("</"))
@@ -107,21 +107,24 @@ fn fetch(platform: &Platform, directory: &Path) -> Result<(), Error> {
         pinned("apicurio"),
         directory.display()
     ));
-    let pom = directory.join("pom.xml");
-    fs::write(&pom, POM).map_err(Error::because(pom.display()))?;
-    let mut maven = Command::new("mvn");
-    maven
-        .args(["-q", "-B", "generate-resources", "-f"])
-        .arg(&pom)
-        .arg(format!("-Dstack.directory={}", directory.display()))
-        .arg(format!("-Dpostgres.platform={}", platform.artifact));
-    run("mvn", &mut maven)?;
+    maven(POM, directory, &[&format!("-Dpostgres.platform={}", platform.artifact)])?;
     for version in Version::ALL {
         unpack_postgres(platform, &directory.join(format!("postgres-{version}")))?;
     }
-    let _ = fs::remove_dir_all(directory.join("maven"));
     broker::format_template(directory)?;
     say("fetched");
+    Ok(())
+}
+
+/// Lets Maven bring what a pom names into the directory.
+pub(crate) fn maven(pom: &str, directory: &Path, options: &[&str]) -> Result<(), Error> {
+    let file = directory.join("pom.xml");
+    fs::write(&file, pom).map_err(Error::because(file.display()))?;
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "generate-resources", "-f"]).arg(&file);
+    maven.arg(format!("-Dstack.directory={}", directory.display()));
+    run("mvn", maven.args(options))?;
+    let _ = fs::remove_dir_all(directory.join("maven"));
     Ok(())
 }
 

