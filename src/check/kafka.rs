@@ -1,11 +1,12 @@
 //! The cluster, and topics that are there or will be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::finding::Finding;
 use super::tables::Captured;
-use crate::config::settled::{LargeRows, Pipeline};
-use crate::kafka::{Admin, ClusterFacts, Error, TopicFacts, TopicOptions};
+use crate::config::settled::{Delivery, LargeRows, Pipeline};
+use crate::kafka::{Admin, ClusterFacts, Error, TRANSACTION_TIMEOUT, TopicFacts, TopicOptions};
 use crate::pipeline;
 
 /// Fewer replicas lose records with two disks, or stand still while one broker is down.
@@ -32,6 +33,9 @@ pub(super) async fn look(settings: &Pipeline, tables: &[Captured]) -> Vec<Findin
     findings.extend(brokers_of(&facts));
     findings.extend(topics.judge(&facts, settings));
     findings.push(largest(&facts, settings));
+    if settings.delivery == Delivery::ExactlyOnce {
+        findings.extend(transactions(&facts, settings));
+    }
     if facts.config.is_empty() {
         let what = "the brokers' settings are not shown to us: replicas in sync, clean-up and sizes \
                     were not looked at";
@@ -320,6 +324,40 @@ impl<'a> Problems<'a> {
     fn findings(self) -> Vec<Finding> {
         self.found.into_values().collect()
     }
+}
+
+/// What the brokers say of Kafka transactions.
+fn transactions(facts: &ClusterFacts, settings: &Pipeline) -> Vec<Finding> {
+    const CHECK: &str = "kafka.transactions";
+    const TIMEOUT: &str = "transaction.timeout.ms";
+    let number = |name: &str| facts.config.get(name).and_then(|text| text.parse::<u64>().ok());
+    let ours = settings.kafka.properties.get(TIMEOUT).and_then(|text| text.expose().parse().ok());
+    let ours = ours.map_or(TRANSACTION_TIMEOUT, Duration::from_millis).as_millis();
+    let mut findings = Vec::new();
+    match number("transaction.max.timeout.ms") {
+        Some(most) if ours > u128::from(most) => {
+            let what = format!(
+                "{TIMEOUT} is {ours}, and the brokers take up to {most} \
+                 (transaction.max.timeout.ms): they refuse it"
+            );
+            let key = format!("kafka.properties.\"{TIMEOUT}\"");
+            findings.push(Finding::error(CHECK, what).configure(key, most));
+        }
+        _ => {
+            let what = "each change is published once, for consumers with \
+                        isolation.level=read_committed";
+            findings.push(Finding::ok(CHECK, what));
+        }
+    }
+    let least = number("transaction.state.log.min.isr");
+    if facts.brokers >= REPLICAS && least.is_some_and(|least| least < 2) {
+        let what = "what the brokers remember of transactions is acknowledged when only one of them \
+                    has it (transaction.state.log.min.isr is 1)";
+        let mend = "set transaction.state.log.min.isr=2 in every broker's server.properties, and \
+                    min.insync.replicas=2 on topic __transaction_state";
+        findings.push(Finding::warning(CHECK, what).advice(mend));
+    }
+    findings
 }
 
 /// Up to what size a row's record is taken.

@@ -46,8 +46,6 @@ pub enum Kind {
     Conflict,
     /// A librdkafka property that is not the configuration's to set.
     RefusedProperty,
-    /// Something this version does not do yet.
-    Unavailable,
     /// A `${...}` that cannot be filled in.
     Substitution,
 }
@@ -67,7 +65,6 @@ impl Kind {
             | Self::InvalidValue
             | Self::Conflict
             | Self::RefusedProperty
-            | Self::Unavailable
             | Self::Substitution => "WT102",
         }
     }

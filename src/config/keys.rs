@@ -34,8 +34,6 @@ pub(super) enum Shape {
 pub(super) struct Word {
     pub(super) text: &'static str,
     pub(super) about: &'static str,
-    /// Part of the contract, but not of this version.
-    pub(super) available: bool,
 }
 
 /// Keys that belong together.

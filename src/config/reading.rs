@@ -377,11 +377,10 @@ macro_rules! group {
 }
 pub(super) use group;
 
-/// Declares a choice between words. `later` marks a word of the contract that this version
-/// does not know how to do.
+/// Declares a choice between words.
 macro_rules! choice {
     ($(#[doc = $about:literal])* $vis:vis $name:ident {
-        $($(#[doc = $doc:literal])* $variant:ident = $text:literal $($later:ident)?,)*
+        $($(#[doc = $doc:literal])* $variant:ident = $text:literal,)*
     }) => {
         $(#[doc = $about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,7 +392,6 @@ macro_rules! choice {
             const WORDS: &'static [Word] = &[$(Word {
                 text: $text,
                 about: concat!($($doc, "\n"),*),
-                available: choice!(@available $($later)?),
             }),*];
 
             /// The word that stands for it.
@@ -414,7 +412,5 @@ macro_rules! choice {
             }
         }
     };
-    (@available later) => { false };
-    (@available) => { true };
 }
 pub(super) use choice;

@@ -140,8 +140,7 @@ fn row(page: &mut String, key: &KeyInfo) {
     let mut meaning = flowed(key.about);
     if let Shape::Choice(words) = &key.shape {
         for word in *words {
-            let later = if word.available { "" } else { " Not available in this version." };
-            let _ = write!(meaning, "<br>`{}`: {}{later}", word.text, flowed(word.about));
+            let _ = write!(meaning, "<br>`{}`: {}", word.text, flowed(word.about));
         }
     }
     let _ = writeln!(page, "| `{}` | {} | {fallback} | {meaning} |", key.name, takes(&key.shape));
@@ -153,9 +152,7 @@ fn takes(shape: &Shape) -> String {
         Shape::Secret => "secret text".to_owned(),
         Shape::Flag => listed(["true", "false"]),
         Shape::Integer { min, max } => format!("{min} to {max}"),
-        Shape::Choice(words) => {
-            listed(words.iter().filter(|word| word.available).map(|word| word.text))
-        }
+        Shape::Choice(words) => listed(words.iter().map(|word| word.text)),
         Shape::List(_) => "list of texts".to_owned(),
         Shape::Map { naming: Naming::Property, .. } => "values by property".to_owned(),
         Shape::Map { naming: Naming::Pipeline, .. } => "keys by pipeline".to_owned(),
@@ -184,7 +181,7 @@ pipelines:
         acks: 1
     registry:
       url: http://registry:8081
-    delivery: exactly_once
+    delivery: exactly_one
 ";
 
     #[test]

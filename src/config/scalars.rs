@@ -174,8 +174,8 @@ pub(super) fn choose(
     at: &At,
     problems: &mut Problems,
 ) -> Option<usize> {
-    let available = || words.iter().filter(|word| word.available).map(|word| word.text);
-    let expected = keys::listed(available());
+    let known = || words.iter().map(|word| word.text);
+    let expected = keys::listed(known());
     let Some(text) = (match &node.value {
         Value::Scalar(scalar) => Some(&scalar.text),
         _ => None,
@@ -187,7 +187,7 @@ pub(super) fn choose(
     if found.is_none() {
         let shown = at.shown.as_deref().unwrap_or("this value");
         let error = at.error(Kind::InvalidValue, format!("{shown} is not a value of this key"));
-        let help = match keys::nearest(text, available()) {
+        let help = match keys::nearest(text, known()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("it takes {expected}"),
         };

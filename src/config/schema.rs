@@ -35,8 +35,8 @@ fn of_shape(shape: &Shape) -> Value {
 }
 
 fn of_words(words: &[Word]) -> Value {
-    let words = words.iter().filter(|word| word.available);
     let words: Vec<_> = words
+        .iter()
         .map(|word| json!({ "const": word.text, "description": flowed(word.about) }))
         .collect();
     json!({ "oneOf": words })

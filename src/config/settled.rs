@@ -295,6 +295,8 @@ pub enum RegistryLogin {
 pub enum Delivery {
     /// Nothing is lost; what was last published may come again, in the same order.
     AtLeastOnce,
+    /// Each change once, for a consumer that reads committed records.
+    ExactlyOnce,
 }
 
 /// What happens to the rows that were there before the pipeline.

@@ -8,7 +8,9 @@ use super::librdkafka;
 use super::reading::{At, Given, Key, Map, MapEntry, Property};
 use super::scalars::Verbatim;
 use super::secret::{Credential, MASK};
-use super::settled::{Columns, Config, Pipeline, RegistryLogin, Snapshot, Source, TableOptions};
+use super::settled::{
+    Columns, Config, Delivery, Pipeline, RegistryLogin, Snapshot, Source, TableOptions,
+};
 use super::typed;
 
 /// The column that marks begin at, where the value leaves room.
@@ -110,7 +112,11 @@ impl Lines {
         self.leaf("heartbeat_seconds", &seconds, &typed.heartbeat_seconds);
         let seconds = settled.standby_yield.map_or(0, |after| after.as_secs()).to_string();
         self.leaf("standby_yield_seconds", &seconds, &typed.standby_yield_seconds);
-        self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
+        let delivery = match settled.delivery {
+            Delivery::AtLeastOnce => typed::Delivery::AtLeastOnce,
+            Delivery::ExactlyOnce => typed::Delivery::ExactlyOnce,
+        };
+        self.leaf("delivery", delivery.as_str(), &typed.delivery);
         self.snapshot(&typed.snapshot, settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
         let most = settled.spool_max_bytes.to_string();

@@ -327,8 +327,9 @@ choice! {
     pub(super) Delivery {
         /// Nothing is lost; what was last published may come again, in the same order.
         AtLeastOnce = "at_least_once",
-        /// Each change once, for a consumer that reads committed records.
-        ExactlyOnce = "exactly_once" later,
+        /// Each change once, for a consumer that reads committed records
+        /// (`isolation.level=read_committed`).
+        ExactlyOnce = "exactly_once",
     }
 }
 

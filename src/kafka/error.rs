@@ -74,6 +74,20 @@ pub enum Error {
         /// What was said.
         reason: String,
     },
+    /// The same of a transaction with records of any topics.
+    UnknownCommit {
+        /// Whose.
+        transactional_id: String,
+        /// What was said.
+        reason: String,
+    },
+    /// A transaction that cannot be committed any more.
+    RolledBack {
+        /// Whose.
+        transactional_id: String,
+        /// What was said.
+        reason: String,
+    },
     /// librdkafka refuses a setting.
     Settings {
         /// What was said.
@@ -118,6 +132,30 @@ impl Error {
             Self::Authentication { brokers, reason }
         } else {
             Self::Unreachable { brokers, reason }
+        }
+    }
+
+    /// Whether a producer is told so that another has taken its transactional id.
+    pub(super) const fn is_fenced(code: RDKafkaErrorCode) -> bool {
+        matches!(
+            code,
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+        )
+    }
+
+    /// A transaction that was refused, and is not committed.
+    pub(super) fn of_transaction(error: &KafkaError, transactional_id: &str) -> Self {
+        match error.rdkafka_error_code() {
+            Some(code) if is_authorization(code) => Self::Authorization {
+                what: "write to a topic in a transaction".to_owned(),
+                reason: code.to_string(),
+            },
+            _ => Self::RolledBack {
+                transactional_id: transactional_id.to_owned(),
+                reason: error.to_string(),
+            },
         }
     }
 

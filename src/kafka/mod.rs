@@ -11,6 +11,7 @@ mod offsets;
 mod polled;
 mod producer;
 mod topics;
+mod transactional;
 
 pub use checkpoint::{CheckpointTopic, CheckpointWriter};
 pub use cluster::{ClusterFacts, Config, TopicFacts};
@@ -21,3 +22,4 @@ pub use login::{Login, Tokens};
 pub use offsets::end_offsets;
 pub use producer::{Ends, Failure, Lane, Producer, Record, Refusal};
 pub use topics::{Admin, TopicOptions};
+pub use transactional::TRANSACTION_TIMEOUT;

@@ -7,15 +7,16 @@
 //! by what is in flight, which librdkafka bounds by bytes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
@@ -23,6 +24,7 @@ use super::connection::Complaints;
 use super::gear::{Gear, Gearbox};
 use super::login::Badge;
 use super::polled::Polled;
+use super::transactional::Transactional;
 use super::{Error, Headers, Settings};
 
 /// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
@@ -83,13 +85,20 @@ pub enum Refusal {
 /// A record that came back undelivered. Nothing after it may be confirmed.
 pub type Failure = Error;
 
+/// What comes back with the last record of a Kafka transaction, which counts for no ticket.
+const LAST: usize = usize::MAX;
+
 /// Delivery reports that nobody has looked at yet.
 #[derive(Debug, Default)]
 struct Mailbox {
     delivered: Vec<(Ticket, u64)>,
+    /// All there ever were.
+    reported: u64,
     failure: Option<Failure>,
     /// Bytes of all keys and values that have come back, delivered or not.
     bytes: u64,
+    /// What became of a commit.
+    outcome: Option<Result<(), Error>>,
     /// By lane and partition: the offset after the last record.
     ends: Vec<Vec<i64>>,
 }
@@ -147,21 +156,63 @@ impl Ends {
 }
 
 #[derive(Debug, Default)]
-struct Reports {
+pub(super) struct Reports {
     mailbox: Mutex<Mailbox>,
     arrived: Notify,
     complaints: Complaints,
+    /// Errors of connections so far.
+    errors: AtomicU64,
 }
 
 impl Reports {
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A commit has ended.
+    pub(super) fn ended(&self, outcome: Result<(), Error>) {
+        self.mailbox().outcome = Some(outcome);
+        self.arrived.notify_one();
+    }
+
+    /// How it has, once so many records are reported.
+    pub(super) fn take_outcome(&self, sent: u64) -> Option<Result<(), Error>> {
+        let mut mailbox = self.mailbox();
+        if mailbox.outcome.as_ref()?.is_ok() && mailbox.reported < sent {
+            return None;
+        }
+        mailbox.outcome.take()
+    }
+
+    /// What librdkafka complained of in the last seconds.
+    pub(super) fn complaint(&self) -> Option<String> {
+        self.complaints.recent()
+    }
+
+    /// How many errors connections have met.
+    pub(super) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
 }
 
 /// What a client calls back.
 #[derive(Clone, Debug, Default)]
-struct Reporter(Arc<Reports>, Arc<Badge>);
+pub(super) struct Reporter(Arc<Reports>, Arc<Badge>);
+
+impl Reporter {
+    pub(super) fn new(reports: &Arc<Reports>, settings: &Settings) -> Self {
+        Self(Arc::clone(reports), Arc::new(Badge::new(&settings.login)))
+    }
+
+    /// Lets a client ask for a token before it connects.
+    pub(super) fn settle(&self, deadline: Instant, poll: impl Fn()) {
+        self.1.settle(deadline, poll);
+    }
+
+    pub(super) fn complaint(&self) -> Option<String> {
+        self.0.complaint()
+    }
+}
 
 impl ClientContext for Reporter {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
@@ -178,6 +229,7 @@ impl ClientContext for Reporter {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.0.errors.fetch_add(1, Ordering::Relaxed);
         self.0.complaints.failed(&error, reason);
     }
 }
@@ -192,8 +244,13 @@ impl ProducerContext for Reporter {
         let mut mailbox = self.0.mailbox();
         let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
         let (Ok(message) | Err((_, message))) = result;
-        mailbox.bytes += size(message.key(), message.payload());
+        if opaque != LAST {
+            mailbox.bytes += size(message.key(), message.payload());
+        }
+        mailbox.reported += 1;
         match result {
+            // It wakes whoever waits for the outcome.
+            Ok(_) if opaque == LAST => {}
             Ok(message) => {
                 mailbox.ends_at(lane, message.partition(), message.offset());
                 match mailbox.delivered.last_mut() {
@@ -212,11 +269,17 @@ impl ProducerContext for Reporter {
     }
 }
 
+/// Through whom records go.
+enum Clients {
+    /// Each record counts as soon as it has arrived.
+    Idempotent { quick: Polled<Reporter>, bulk: Polled<Reporter>, gears: Gearbox },
+    /// Records count together with the checkpoint that covers them.
+    Transactional(Transactional),
+}
+
 /// The way to Kafka.
 pub struct Producer {
-    quick: Polled<Reporter>,
-    bulk: Polled<Reporter>,
-    gears: Gearbox,
+    clients: Clients,
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
     topics: Arc<Mutex<Topics>>,
@@ -239,13 +302,77 @@ impl Producer {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let reports: Arc<Reports> = Arc::default();
         let client = |linger_ms: &str| {
-            let reporter = Reporter(Arc::clone(&reports), Arc::new(Badge::new(&settings.login)));
+            let reporter = Reporter::new(&reports, settings);
             Polled::new(&producer_config(settings, linger_ms)?, reporter)
                 .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
         };
         let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);
-        let (gears, taken, topics) = (Gearbox::new(), Vec::new(), Arc::default());
-        Ok(Self { quick, bulk, gears, reports, taken, topics, bytes: 0 })
+        Ok(Self::of(Clients::Idempotent { quick, bulk, gears: Gearbox::new() }, reports))
+    }
+
+    /// A producer whose records count only once they are committed. It has shut out every earlier
+    /// one with this transactional id, and is used up by the first failure. `checkpoints` is the
+    /// topic of the records by which they are committed.
+    ///
+    /// # Errors
+    /// Where Kafka does not answer in time, does not allow it, or refuses a setting.
+    pub async fn transactional(
+        settings: &Settings,
+        transactional_id: &str,
+        checkpoints: &str,
+        within: Duration,
+    ) -> Result<Self, Error> {
+        let reports: Arc<Reports> = Arc::default();
+        let names = (transactional_id, checkpoints);
+        let client = Transactional::init(settings, names, &reports, within).await?;
+        Ok(Self::of(Clients::Transactional(client), reports))
+    }
+
+    fn of(clients: Clients, reports: Arc<Reports>) -> Self {
+        Self { clients, reports, taken: Vec::new(), topics: Arc::default(), bytes: 0 }
+    }
+
+    /// Hands over the last record of a Kafka transaction, and commits it with all that was handed
+    /// over before, in the background; nothing is taken until [`Producer::committed`].
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] where there is no room just now: nothing has happened.
+    pub fn commit_with(&mut self, topic: &str, key: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        let Clients::Transactional(client) = &mut self.clients else {
+            return Err(Refusal::Failed(Error::Settings {
+                reason: "a producer without a transactional id commits nothing".to_owned(),
+            }));
+        };
+        let Some(open) = client.open().map_err(Refusal::Failed)? else {
+            return Err(Refusal::Full);
+        };
+        let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, LAST);
+        match open.send(record.partition(0).key(key).payload(value)) {
+            Ok(()) => {
+                client.sent();
+                client.commit();
+                Ok(())
+            }
+            Err((error, _)) => Err(self.refusal(&error, topic)),
+        }
+    }
+
+    /// Whether a commit is on its way.
+    #[must_use]
+    pub fn is_committing(&self) -> bool {
+        matches!(&self.clients, Clients::Transactional(client) if client.is_ending())
+    }
+
+    /// What became of the commit that was on its way; none while it is.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] where another producer has taken over, [`Error::UnknownOutcome`] where
+    /// nobody knows.
+    pub fn committed(&mut self) -> Option<Result<(), Error>> {
+        match &mut self.clients {
+            Clients::Transactional(client) => client.outcome(),
+            Clients::Idempotent { .. } => None,
+        }
     }
 
     /// Where what is delivered ends, to be asked from another thread.
@@ -259,10 +386,16 @@ impl Producer {
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now.
     pub fn send(&mut self, record: &Record<'_>) -> Result<(), Refusal> {
-        let producer = match self.gears.next() {
-            Some(Gear::Quick) => &self.quick,
-            Some(Gear::Bulk) => &self.bulk,
-            None => return Err(Refusal::Full),
+        let producer: &BaseProducer<Reporter> = match &mut self.clients {
+            Clients::Idempotent { quick, bulk, gears } => match gears.next() {
+                Some(Gear::Quick) => quick,
+                Some(Gear::Bulk) => bulk,
+                None => return Err(Refusal::Full),
+            },
+            Clients::Transactional(client) => match client.open().map_err(Refusal::Failed)? {
+                Some(client) => client,
+                None => return Err(Refusal::Full),
+            },
         };
         let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len())
             .insert(Header { key: "waltide.position", value: Some(record.position) });
@@ -288,16 +421,40 @@ impl Producer {
         out.payload = record.value;
         match producer.send(out) {
             Ok(()) => {
-                self.gears.sent();
                 self.bytes += size(record.key, record.value);
+                match &mut self.clients {
+                    Clients::Idempotent { gears, .. } => gears.sent(),
+                    Clients::Transactional(client) => client.sent(),
+                }
                 Ok(())
             }
-            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
-                self.gears.full();
-                Err(Refusal::Full)
-            }
-            Err((error, _)) => Err(Refusal::Failed(Error::of_delivery(&error, record.topic))),
+            Err((error, _)) => Err(self.refusal(&error, record.topic)),
         }
+    }
+
+    fn refusal(&mut self, error: &KafkaError, topic: &str) -> Refusal {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+            if let Clients::Idempotent { gears, .. } = &mut self.clients {
+                gears.full();
+            }
+            return Refusal::Full;
+        }
+        Refusal::Failed(self.why(Error::of_delivery(error, topic)))
+    }
+
+    fn why(&self, error: Error) -> Error {
+        match &self.clients {
+            Clients::Transactional(client) => client.why(error),
+            Clients::Idempotent { .. } => error,
+        }
+    }
+
+    fn each(&self) -> impl Iterator<Item = &BaseProducer<Reporter>> {
+        let clients: [Option<&BaseProducer<Reporter>>; 2] = match &self.clients {
+            Clients::Idempotent { quick, bulk, .. } => [Some(quick), Some(bulk)],
+            Clients::Transactional(client) => [Some(client.client()), None],
+        };
+        clients.into_iter().flatten()
     }
 
     /// Waits until a report has come in. A report that came before the call counts.
@@ -313,19 +470,22 @@ impl Producer {
         self.taken.clear();
         let mut mailbox = self.reports.mailbox();
         if let Some(failure) = mailbox.failure.take() {
-            return Err(failure);
+            drop(mailbox);
+            return Err(self.why(failure));
         }
         std::mem::swap(&mut self.taken, &mut mailbox.delivered);
         drop(mailbox);
-        self.gears.delivered(self.taken.iter().map(|(_, count)| count).sum());
+        if let Clients::Idempotent { gears, .. } = &mut self.clients {
+            gears.delivered(self.taken.iter().map(|(_, count)| count).sum());
+        }
         Ok(&self.taken)
     }
 
     /// Records that are queued or on their way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        let counts = [&self.quick, &self.bulk].map(|it| it.in_flight_count());
-        usize::try_from(counts.iter().sum::<i32>()).unwrap_or(0)
+        let count: i32 = self.each().map(|it| it.in_flight_count()).sum();
+        usize::try_from(count).unwrap_or(0) + usize::from(self.is_committing())
     }
 
     /// Bytes of their keys and values.
@@ -342,14 +502,14 @@ impl Producer {
 
     /// Drops what is not sent yet; what is on its way may still arrive.
     pub fn drop_unsent(&self) {
-        for producer in [&self.quick, &self.bulk] {
+        for producer in self.each() {
             producer.purge(PurgeConfig::default().queue());
         }
     }
 
     /// Drops everything; its records are read again after the restart.
     pub fn abandon(&self) {
-        for producer in [&self.quick, &self.bulk] {
+        for producer in self.each() {
             producer.purge(PurgeConfig::default().queue().inflight());
             // The poll thread serves the purged reports before the client can be destroyed.
             producer.poll(Duration::ZERO);
@@ -361,7 +521,7 @@ fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
     (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64
 }
 
-fn producer_config(settings: &Settings, linger_ms: &str) -> Result<ClientConfig, Error> {
+pub(super) fn producer_config(settings: &Settings, linger_ms: &str) -> Result<ClientConfig, Error> {
     let mut config = settings.client()?;
     let defaults = [
         ("linger.ms", linger_ms.to_owned()),

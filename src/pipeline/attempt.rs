@@ -12,14 +12,17 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use waltide_core::checkpoint::RegisteredSchema;
+use waltide_core::checkpoint::{Partial, RegisteredSchema};
 use waltide_core::intake::Intake;
-use waltide_core::lsn::Lsn;
+use waltide_core::lsn::{DurableLsn, Lsn};
 use waltide_core::pgoutput::Xid;
+use waltide_core::snapshot::Book;
 
+use super::commits::Commits;
 use super::desk::Desk;
 use super::diagnosis;
 use super::holding::{self, Ask, Held};
+use super::keeper::{Keeper, Writer};
 use super::positions::Positions;
 use super::reach::{kafka_settings, params, registry_settings};
 use super::recovery::{self, Recovered};
@@ -148,7 +151,7 @@ impl Attempt {
             ready = self.make_ready() => ready?,
         };
         let Some(ready) = ready else { return Ok(Outcome::Standby) };
-        self.stream(ready, shutdown, orders).await
+        Box::pin(self.stream(ready, shutdown, orders)).await
     }
 
     /// Everything up to the first byte of the stream; `None` where another holds the slot.
@@ -207,7 +210,8 @@ impl Attempt {
             None => 0,
         };
         let settings = self.settings.clone();
-        let producer = Producer::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
+        let Recovered { keeper, resume, inside, book, life } = recovered;
+        let (producer, memory) = engage(keeper, &kafka, &desk)?;
         let (topics, ends) = (Topics::new(), producer.ends());
         let partitions = HashMap::new();
         let compiler = Compiler {
@@ -231,7 +235,8 @@ impl Attempt {
             compiler,
             producer,
             params,
-            recovered,
+            memory,
+            from: Start { resume, inside, book, life },
             pending,
             xid,
             spool,
@@ -341,10 +346,9 @@ impl Attempt {
         shutdown: &watch::Receiver<bool>,
         orders: &mut Orders,
     ) -> Result<Outcome, Fault> {
-        let Ready { mut reader, told, positions, compiler, producer, params, recovered, .. } =
-            ready;
+        let Ready { mut reader, told, positions, compiler, producer, params, memory, .. } = ready;
         let (pending, xid, spool) = (ready.pending, ready.xid, ready.spool);
-        let Recovered { keeper, resume, mut book, life } = recovered;
+        let Start { resume, inside, mut book, life } = ready.from;
         let snapshots = match (&mut book, self.settings.snapshot) {
             (Some(book), config::settled::Snapshot::Initial(options)) => {
                 book.boundary(resume.lsn());
@@ -363,19 +367,22 @@ impl Attempt {
         );
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
-        let keeping = keeper.start(
-            &self.control,
-            Arc::clone(&desk),
-            Arc::clone(&positions),
-            producer.ends(),
-            Arc::clone(&self.status),
-        );
+        let (intake, keeping, commits) = match memory {
+            Memory::Kept(keeper) => {
+                let (positions, ends) = (Arc::clone(&positions), producer.ends());
+                let (desk, status) = (Arc::clone(&desk), Arc::clone(&self.status));
+                let keeping = keeper.start(&self.control, desk, positions, ends, status);
+                (Intake::resume(resume), Some(keeping), None)
+            }
+            Memory::Committed(commits) => {
+                (Intake::resume_inside(resume, inside), None, Some(commits))
+            }
+        };
         let servers = Servers {
             source: compiler.catalog.peer().to_string(),
             brokers: self.settings.kafka.bootstrap_servers.clone(),
         };
         let standing = Standing::new(Instant::now(), self.troubled.then_some(pending));
-        let intake = Intake::resume(resume);
         let status = Arc::clone(&self.status);
         let strict = Strictness {
             standing,
@@ -385,6 +392,9 @@ impl Attempt {
         let mut sink = Sink::new(intake, producer, positions, desk, status, servers, strict);
         if let Some(book) = book {
             sink.keep(book);
+        }
+        if let Some(commits) = commits {
+            sink.commit_with(*commits);
         }
         let mut engine = Engine::new(sink, compiler, snapshots, Arc::clone(&self.status));
         engine.last_commit = Some(resume.lsn());
@@ -412,7 +422,9 @@ impl Attempt {
         }
         self.registry = Some(engine.into_compiler().registry);
         // What is delivered is written down first, so that the server may be told of it.
-        keeping.end(LAST_CHECKPOINT).await;
+        if let Some(keeping) = keeping {
+            keeping.end(LAST_CHECKPOINT).await;
+        }
         let farewell = tokio::time::timeout(FAREWELL, told.end(reader)).await;
         self.say_how_it_ended(&ended?, matches!(farewell, Ok(Ok(()))));
         let renewed = orders.renewed() && !*shutdown.borrow();
@@ -462,12 +474,48 @@ struct Ready {
     compiler: Compiler,
     producer: Producer,
     params: Params,
-    recovered: Recovered,
+    memory: Memory,
+    from: Start,
     pending: Lsn,
     /// Of a transaction of about now.
     xid: u64,
     /// Where open transactions are kept, if the server sends them.
     spool: Option<Spool>,
+}
+
+/// From where it goes on.
+struct Start {
+    resume: DurableLsn,
+    inside: Option<Partial>,
+    book: Option<Book>,
+    life: u64,
+}
+
+/// How what is published is written down.
+enum Memory {
+    /// Behind the delivery reports.
+    Kept(Box<Keeper>),
+    /// Together with it.
+    Committed(Box<Commits>),
+}
+
+/// A producer, and who writes down what it has published.
+fn engage(
+    keeper: Keeper,
+    kafka: &kafka::Settings,
+    desk: &Arc<Desk>,
+) -> Result<(Producer, Memory), Fault> {
+    match keeper.writer {
+        Writer::Apart(_) => {
+            let producer = Producer::new(kafka).map_err(|error| diagnosis::of_kafka(&error))?;
+            Ok((producer, Memory::Kept(Box::new(keeper))))
+        }
+        Writer::Within(producer) => {
+            let (memory, last) = (keeper.memory, keeper.last);
+            let commits = Commits::new(memory, last, Arc::clone(desk), producer.ends());
+            Ok((*producer, Memory::Committed(Box::new(commits))))
+        }
+    }
 }
 
 /// A task that ends with its owner.

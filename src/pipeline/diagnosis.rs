@@ -232,6 +232,18 @@ pub(crate) fn of_kafka(error: &kafka::Error) -> Fault {
             format!("whether a record for topic {topic} was committed is not known: {reason}"),
             "nothing if it goes on by itself: the topic is read again",
         ),
+        E::UnknownCommit { transactional_id, reason } => Fault::new(
+            Code::DeliveryFailed,
+            format!(
+                "whether the last records of {transactional_id} were committed is not known: {reason}"
+            ),
+            "nothing if it goes on by itself: the checkpoint, which was among them, is read again",
+        ),
+        E::RolledBack { transactional_id, reason } => Fault::new(
+            Code::DeliveryFailed,
+            format!("Kafka rolled back the last records of {transactional_id}: {reason}"),
+            "nothing if it goes on by itself: they are read again",
+        ),
         E::Settings { reason } => Fault::new(
             Code::KafkaSettings,
             format!("a Kafka setting cannot be used: {reason}"),

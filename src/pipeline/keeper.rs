@@ -23,7 +23,7 @@ use super::diagnosis;
 use super::holding::Holding;
 use super::positions::Positions;
 use crate::fault::{Class, Code, Fault};
-use crate::kafka::{self, CheckpointTopic, CheckpointWriter, Ends};
+use crate::kafka::{self, CheckpointTopic, CheckpointWriter, Ends, Producer, Refusal};
 use crate::status::Pipeline;
 
 /// The shortest time between two checkpoints: they bound what a crash repeats and how much log the
@@ -45,12 +45,44 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// What a keeper works with.
 pub(super) struct Keeper {
     pub(super) memory: Memory,
-    pub(super) writer: CheckpointWriter,
+    pub(super) writer: Writer,
     /// What was last written, and what the next one carries over.
     pub(super) last: Checkpoint,
     /// Who wrote the checkpoint this life began with, and when.
     pub(super) base: Option<(String, i64)>,
     pub(super) slot: Holding,
+}
+
+/// Through whom checkpoints are written.
+pub(super) enum Writer {
+    /// A producer of their own, behind the delivery reports of the records.
+    Apart(CheckpointWriter),
+    /// That of the records, in their transactions. A keeper with this one writes only before there
+    /// are any.
+    Within(Box<Producer>),
+}
+
+impl Writer {
+    async fn write(&mut self, memory: &Memory, bytes: &[u8]) -> Result<(), kafka::Error> {
+        let producer = match self {
+            Self::Apart(writer) => return writer.write(&memory.key, bytes, WRITE).await,
+            Self::Within(producer) => producer,
+        };
+        let sent = producer.commit_with(memory.topic.name(), &memory.key, bytes);
+        sent.map_err(|refusal| match refusal {
+            Refusal::Failed(error) => error,
+            Refusal::Full => memory.too_late(),
+        })?;
+        let committed = async {
+            loop {
+                if let Some(outcome) = producer.committed() {
+                    return outcome;
+                }
+                producer.reported().await;
+            }
+        };
+        timeout(WRITE, committed).await.unwrap_or_else(|_| Err(memory.too_late()))
+    }
 }
 
 /// Where checkpoints are and who writes them.
@@ -65,6 +97,21 @@ impl Memory {
     /// Shuts out whoever wrote before.
     pub(super) async fn become_writer(&self) -> Result<CheckpointWriter, kafka::Error> {
         CheckpointWriter::init(&self.topic, &self.transactional_id, WRITE).await
+    }
+
+    /// The same, for who writes checkpoints and records together.
+    pub(super) async fn become_producer(
+        &self,
+        settings: &kafka::Settings,
+    ) -> Result<Producer, kafka::Error> {
+        Producer::transactional(settings, &self.transactional_id, self.topic.name(), WRITE).await
+    }
+
+    fn too_late(&self) -> kafka::Error {
+        kafka::Error::NotInTime {
+            what: format!("write a checkpoint to topic {}", self.topic.name()),
+            reason: "the broker does not answer".to_owned(),
+        }
     }
 
     /// The last checkpoint, read after nobody else can write one.
@@ -127,7 +174,7 @@ impl Keeper {
         next.written_at_us = now_us();
         let mut bytes = Vec::new();
         next.encode(&mut bytes);
-        self.writer.write(&self.memory.key, &bytes, WRITE).await?;
+        self.writer.write(&self.memory, &bytes).await?;
         self.last = next;
         Ok(bytes.len())
     }
@@ -177,16 +224,13 @@ impl Work {
         let offer = self.desk.latest();
         let started = Instant::now();
         loop {
-            let mut next = self.keeper.last.clone();
+            let mut next = following(&self.keeper.last, &self.ends, &self.desk);
             next.end_lsn = EndLsn(offer.durable.lsn());
             next.commit_lsn = offer.last.unwrap_or(next.commit_lsn);
             next.progress = Progress::Complete;
             if let Some(books) = &offer.books {
                 next.snapshot = Some(books.to_vec());
             }
-            merge(&mut next.topics, self.ends.so_far());
-            next.settled_at_us = now_us();
-            merge_schemas(&mut next.schemas, self.desk.schemas());
             match self.keeper.write(next).await {
                 Ok(bytes) => {
                     self.desk.set_trouble(None);
@@ -220,7 +264,7 @@ impl Work {
             let failed = match self.keeper.memory.become_writer().await {
                 Ok(writer) => match self.keeper.memory.recall().await {
                     Ok(found) => {
-                        self.keeper.writer = writer;
+                        self.keeper.writer = Writer::Apart(writer);
                         return self.still_ours(found);
                     }
                     Err(fault) if fault.code.class() == Class::Stop => {
@@ -255,6 +299,15 @@ impl Work {
             )),
         }
     }
+}
+
+/// What the next checkpoint says of topics and schemas.
+pub(super) fn following(last: &Checkpoint, ends: &Ends, desk: &Desk) -> Checkpoint {
+    let mut next = last.clone();
+    merge(&mut next.topics, ends.so_far());
+    next.settled_at_us = now_us();
+    merge_schemas(&mut next.schemas, desk.schemas());
+    next
 }
 
 /// Enters where topics end now. With thousands of them this is done often, so they are sorted.

@@ -7,6 +7,7 @@
 mod access;
 mod attempt;
 mod backoff;
+mod commits;
 mod desk;
 mod diagnosis;
 mod heartbeats;

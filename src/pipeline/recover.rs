@@ -17,7 +17,7 @@ use waltide_core::snapshot::Book;
 use waltide_core::watermark::Ticket;
 
 use super::holding::{self, Ask, Held};
-use super::keeper::{Keeper, now_us};
+use super::keeper::{Keeper, Writer, now_us};
 use super::reach::{kafka_settings, params, registry_settings};
 use super::source::{self, Published};
 use super::{diagnosis, recovery};
@@ -273,7 +273,7 @@ impl Decision {
         let factor = settings.kafka.replication_factor;
         let topic = CheckpointTopic::open(&self.kafka, &name, factor).await.map_err(failed)?;
         let memory = recovery::memory(settings, topic);
-        let writer = memory.become_writer().await.map_err(failed)?;
+        let writer = Writer::Apart(memory.become_writer().await.map_err(failed)?);
         let topics = recovery::topics_of(settings, &self.published);
         let ends = recovery::ends(&self.kafka, topics).await?;
         let last = Checkpoint {

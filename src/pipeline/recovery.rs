@@ -8,15 +8,17 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-use waltide_core::checkpoint::{Checkpoint, Progress, Resume, SourceFacts, TopicEnd, resume};
+use waltide_core::checkpoint::{
+    Checkpoint, Partial, Progress, Resume, SourceFacts, TopicEnd, resume,
+};
 use waltide_core::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use waltide_core::snapshot::Book;
 
 use super::diagnosis;
 use super::holding::Holding;
-use super::keeper::{Keeper, Memory, now_us};
+use super::keeper::{Keeper, Memory, Writer, now_us};
 use super::source::Published;
-use crate::config::settled::{Pipeline, Snapshot};
+use crate::config::settled::{Delivery, Pipeline, Snapshot};
 use crate::fault::{Code, Fault};
 use crate::kafka::{self, CheckpointTopic};
 
@@ -27,6 +29,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) struct Recovered {
     pub(super) keeper: Keeper,
     pub(super) resume: DurableLsn,
+    /// What of the transaction behind that is published already, where that counts: at least once
+    /// publishes it from its start.
+    pub(super) inside: Option<Partial>,
     /// What is read of tables, and has been; none where that is not wanted.
     pub(super) book: Option<Book>,
     pub(super) life: u64,
@@ -47,7 +52,13 @@ pub(super) async fn recover(
     let topic = CheckpointTopic::open(kafka, &name, settings.kafka.replication_factor).await;
     let topic = topic.map_err(|error| diagnosis::of_kafka(&error))?;
     let memory = memory(settings, topic);
-    let writer = memory.become_writer().await.map_err(|error| diagnosis::of_kafka(&error))?;
+    let writer = match settings.delivery {
+        Delivery::AtLeastOnce => memory.become_writer().await.map(Writer::Apart),
+        Delivery::ExactlyOnce => {
+            memory.become_producer(kafka).await.map(|it| Writer::Within(Box::new(it)))
+        }
+    };
+    let writer = writer.map_err(|error| diagnosis::of_kafka(&error))?;
     let found = memory.recall().await?;
     let topics = topics_of(settings, published);
     let hold_records = match &found {
@@ -88,6 +99,11 @@ pub(super) async fn recover(
     }
     let mut keeper = Keeper { memory, writer, last: next.clone(), base, slot };
     let start = decision.start();
+    let inside = match decision {
+        Resume::Continue { inside, .. } => inside,
+        Resume::Birth { .. } | Resume::Adopt { .. } => None,
+    };
+    let inside = inside.filter(|_| settings.delivery == Delivery::ExactlyOnce);
     if let Resume::Birth { .. } | Resume::Adopt { .. } = decision {
         next.end_lsn = EndLsn(start.lsn());
         let adopted = matches!(decision, Resume::Adopt { .. });
@@ -99,7 +115,7 @@ pub(super) async fn recover(
         // Rows of this life have its number, so no other may have it.
         keeper.write(next).await.map_err(|error| diagnosis::of_kafka(&error))?;
     }
-    Ok(Recovered { keeper, resume: start, book, life })
+    Ok(Recovered { keeper, resume: start, inside, book, life })
 }
 
 /// The books of snapshots, as they were written down last. Those of a pipeline that began without

@@ -108,7 +108,9 @@ impl Engine {
                 touched(&mut self.sink.book, relation, route, &self.out, &record);
             }
         }
-        route.count(&row);
+        if !self.sink.intake.is_muted() {
+            route.count(&row);
+        }
         self.out.shrink();
         Ok(())
     }

@@ -11,6 +11,7 @@ use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{PgTimestamp, RelationId};
 use waltide_core::snapshot::Book;
 
+use super::commits::{Commits, Place};
 use super::desk::{Desk, Offer, Trouble};
 use super::diagnosis;
 use super::positions::Positions;
@@ -26,6 +27,9 @@ pub(super) const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// How often the books of snapshots are written anew, at most: a checkpoint is not more frequent.
 const OFFER_EVERY: Duration = Duration::from_millis(100);
 
+/// A stream of which so much can be read at once is behind.
+pub(super) const BEHIND_BYTES: usize = 64 << 10;
+
 /// How long what is on its way is waited for when a stream ends with a failure.
 const WIND_UP: Duration = Duration::from_secs(2);
 
@@ -38,6 +42,10 @@ pub(super) struct Sink {
     /// Whether they do: a pipeline without snapshots leaves alone what is written of them.
     keeps_book: bool,
     books: Option<Arc<Vec<u8>>>,
+    /// Where records count only once they are committed.
+    commits: Option<Commits>,
+    /// When transactions were committed whose records have arrived, and are not committed.
+    arrived: Vec<PgTimestamp>,
     offered_at: Instant,
     positions: Arc<Positions>,
     desk: Arc<Desk>,
@@ -95,6 +103,8 @@ impl Sink {
             keeps_book: false,
             book: Book::default(),
             books: None,
+            commits: None,
+            arrived: Vec::new(),
             offered_at: Instant::now(),
             positions,
             desk,
@@ -114,9 +124,17 @@ impl Sink {
         (self.book, self.keeps_book) = (book, true);
     }
 
+    /// Records count only once they are committed.
+    pub(super) fn commit_with(&mut self, commits: Commits) {
+        self.commits = Some(commits);
+    }
+
     /// Hands a record over, waiting for room while the queue is full. What comes back meanwhile is
     /// entered into the books at once: it is what makes room, and the server is told of it.
     pub(super) async fn put(&mut self, record: &Record<'_>) -> Result<(), Fault> {
+        if self.intake.is_muted() {
+            return Ok(());
+        }
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,
@@ -134,15 +152,63 @@ impl Sink {
             }
         }
         self.intake.produced();
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
         self.moved.records += 1;
-        self.moved.record_bytes += record.key.map_or(0, <[u8]>::len) as u64;
-        self.moved.record_bytes += record.value.map_or(0, <[u8]>::len) as u64;
+        self.moved.record_bytes += bytes as u64;
+        if let Some(commits) = &mut self.commits {
+            commits.handed(bytes as u64, || self.intake.commit_time(record.ticket));
+        }
         Ok(())
     }
 
     /// For how long there was no room for records, since the last call.
     pub(super) fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
+    }
+
+    /// Between messages: commits what was handed over where that is due. Never within the records
+    /// of one message, or of one chunk of a table: they belong together.
+    #[inline]
+    pub(super) fn rest(&mut self, place: Place) -> Result<(), Fault> {
+        let Some(commits) = &self.commits else { return Ok(()) };
+        let news = self.keeps_book && self.book.has_changed();
+        if commits.is_due(place, &self.intake, news) { self.cut() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn cut(&mut self) -> Result<(), Fault> {
+        // They are there once this is committed; and if it is not, neither are these books.
+        if !self.book.is_idle() {
+            self.ended.extend(self.book.delivered(|_| true));
+        }
+        if self.keeps_book && self.book.has_changed() {
+            self.write_books();
+        }
+        let Some(commits) = &mut self.commits else { return Ok(()) };
+        commits.cut(&mut self.producer, &self.intake, self.books.as_ref()).map(drop)
+    }
+
+    /// Waits until a commit is due that nothing else brings about.
+    pub(super) async fn due(&self) {
+        let commits = self.commits.as_ref();
+        match commits.and_then(|it| it.next_look(self.intake.in_transaction())) {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Nothing more will come.
+    pub(super) fn hurry(&mut self) {
+        if let Some(commits) = &mut self.commits {
+            commits.hurry();
+        }
+    }
+
+    /// Whether everything that came is delivered, and committed where that is what counts.
+    pub(super) fn is_settled(&self) -> bool {
+        let news = self.keeps_book && self.book.has_changed();
+        let commits = self.commits.as_ref();
+        self.intake.is_settled() && commits.is_none_or(|it| it.is_settled(&self.intake, news))
     }
 
     /// Enters what was delivered into the books, and lets the server know.
@@ -153,10 +219,24 @@ impl Sink {
         }
         let clock = self.status.server_now();
         for (ticket, count) in reports {
-            if let Some(committed) = self.intake.commit_time(*ticket) {
-                self.status.delivered(committed, clock);
+            match (self.intake.commit_time(*ticket), &self.commits) {
+                (Some(committed), None) => self.status.delivered(committed, clock),
+                (Some(committed), Some(_)) => self.arrived.push(committed),
+                (None, _) => {}
             }
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
+        }
+        if let Some(commits) = &mut self.commits {
+            self.positions.receive(self.received);
+            if let Some(durable) = commits.committed(&mut self.producer, &self.intake)? {
+                self.strictness.standing.acknowledged();
+                self.positions.confirm(durable);
+                self.status.checkpointed();
+                self.arrived
+                    .drain(..)
+                    .for_each(|committed| self.status.delivered(committed, clock));
+            }
+            return Ok(());
         }
         if !self.book.is_idle() {
             let intake = &self.intake;
@@ -169,6 +249,10 @@ impl Sink {
     /// Ends the sending: what has not left is dropped, and what is on its way is waited for, a
     /// little. The next connection sends the same again, and must not be overtaken by this one.
     pub(super) async fn wind_up(&mut self) {
+        if self.commits.is_some() {
+            // What is not committed is rolled back, and the next producer shuts this one out.
+            return;
+        }
         self.producer.drop_unsent();
         let arrive = async {
             while self.producer.in_flight() > 0 {
@@ -208,6 +292,9 @@ impl Sink {
     /// with every report.
     fn leave_word(&mut self) {
         self.positions.receive(self.received);
+        if self.commits.is_some() {
+            return;
+        }
         let changes = self.keeps_book && self.book.has_changed();
         if changes && !self.book.is_idle() && self.offered_at.elapsed() < OFFER_EVERY {
             return;
@@ -218,11 +305,7 @@ impl Sink {
     /// Everything before the position is delivered, and the books say what is left.
     pub(super) fn offer(&mut self, changes: bool) {
         if changes {
-            let mut bytes = Vec::new();
-            self.book.encode(&mut bytes);
-            self.book.take_changed();
-            self.books = Some(Arc::new(bytes));
-            self.offered_at = Instant::now();
+            self.write_books();
         }
         let (durable, last) = (self.intake.durable(), self.intake.last_durable());
         let offer = Offer { durable, last, books: self.books.clone() };
@@ -232,8 +315,19 @@ impl Sink {
         }
     }
 
+    fn write_books(&mut self) {
+        let mut bytes = Vec::new();
+        self.book.encode(&mut bytes);
+        self.book.take_changed();
+        self.books = Some(Arc::new(bytes));
+        self.offered_at = Instant::now();
+    }
+
     /// Bytes came in and are dealt with.
     pub(super) fn read(&mut self, bytes: usize) {
+        if let Some(commits) = &mut self.commits {
+            commits.read(bytes >= BEHIND_BYTES);
+        }
         self.moved.wal_bytes += bytes as u64;
         self.strictness.standing.heard(Instant::now());
     }
@@ -282,8 +376,11 @@ impl Sink {
         self.status.moved(wal_bytes, records, record_bytes);
         let in_flight = self.producer.in_flight();
         self.status.queue(self.producer.bytes_in_flight());
-        let durable = self.intake.durable().lsn();
-        self.status.progress(self.received, durable, self.intake.oldest_commit(), in_flight);
+        let (durable, oldest) = match &self.commits {
+            None => (self.intake.durable().lsn(), self.intake.oldest_commit()),
+            Some(commits) => (commits.end(), commits.oldest().or(self.intake.oldest_commit())),
+        };
+        self.status.progress(self.received, durable, oldest, in_flight);
         let now = Instant::now();
         if self.held {
             // Nobody listens to the server, so its silence means nothing; what says that it is gone

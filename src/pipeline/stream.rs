@@ -24,13 +24,14 @@ use waltide_core::pgoutput::{
     Begin, Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
+use super::commits::Place;
 use super::diagnosis;
 use super::heartbeats::Heartbeats;
 use super::messages::Messages;
 use super::pace::Pace;
 use super::routes::{Compiler, Known};
 use super::rows::Buffers;
-use super::sink::{SHOW_EVERY, Sink};
+use super::sink::{BEHIND_BYTES, SHOW_EVERY, Sink};
 use super::snapshot::{self, Snapshots};
 use super::stopwatch::Stopwatch;
 use super::streamed::Streamed;
@@ -43,9 +44,6 @@ use crate::status::{Pipeline, State};
 /// How long a daemon that was asked to end waits for the open transaction and for Kafka. Kubernetes
 /// kills after 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// A stream of which so much can be read at once is behind.
-const BEHIND_BYTES: usize = 64 << 10;
 
 /// Why a stream ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +160,11 @@ impl Engine {
             // What is begun is delivered with the settings it was begun with.
             self.draining |= orders.renewed();
             let draining = self.draining;
-            if draining && self.sink.intake.is_settled() {
+            if draining {
+                self.sink.hurry();
+            }
+            self.sink.rest(Place::CaughtUp)?;
+            if draining && self.sink.is_settled() {
                 self.sink.offer(self.snapshots.is_some());
                 return self.show();
             }
@@ -193,6 +195,7 @@ impl Engine {
                     self.status.enter(State::Draining);
                 }
                 asked = orders.next(), if !draining => self.obey(asked),
+                () = self.sink.due() => {}
                 _ = show.tick() => {
                     stopwatch.waited(self.status.stages());
                     self.show()?;
@@ -293,6 +296,12 @@ impl Engine {
     }
 
     pub(super) async fn message(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
+        self.sink.intake.sees(message);
+        self.deal_with(message, lsn).await?;
+        self.sink.rest(Place::Midway)
+    }
+
+    async fn deal_with(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
         match message {
             Message::Insert(_, relation, new) => self.row(*relation, lsn, Row::Insert(*new)).await,
             Message::Update(_, relation, old, new) => {

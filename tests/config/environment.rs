@@ -87,7 +87,7 @@ fn a_mistake_in_a_variable_names_the_variable() {
         ("WALTIDE_PIPELINES__SHOP__SOURCE", "x", "WALTIDE_PIPELINES__SHOP__SOURCE__URL"),
         ("WALTIDE_PIPELINES__SHOP__SOURCE__SLOT__X", "x", "two underscores"),
         ("WALTIDE_PIPELINES__SHOP__KAFKA__PARTITIONS", "many", "a whole number from 1"),
-        ("WALTIDE_PIPELINES__SHOP__DELIVERY", "exactly_once", "at_least_once"),
+        ("WALTIDE_PIPELINES__SHOP__DELIVERY", "exactly_one", "exactly_once"),
         ("WALTIDE_PIPELINES__SHOP__KAFKA__PROPERTIES__ACKS", "1", "in-sync replicas"),
         ("WALTIDE_HTTP__LISTEN", "localhost:1", "127.0.0.1:9464"),
         ("WALTIDE___X", "x", "there it can be `pipelines`"),

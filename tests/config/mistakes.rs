@@ -134,7 +134,7 @@ pipelines:
         linger: 5
     registry:
       url: registry:8081
-    delivery: exactly_once
+    delivery: exactly_one
     snapshot: sometimes
 http:
   listen: localhost

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use waltide::config::settled::{
-    Columns, Envelope, KafkaLogin, LogFormat, LogLevel, Profile, RegistryLogin, Snapshot,
+    Columns, Delivery, Envelope, KafkaLogin, LogFormat, LogLevel, Profile, RegistryLogin, Snapshot,
 };
-use waltide::config::{Credential, Environment, Kind, TableName, json_schema};
+use waltide::config::{Credential, Environment, TableName, json_schema};
 
 use super::{DESIGN, MINIMAL, TemporaryFile, errors, load, load_with, minimal_with};
 
@@ -72,11 +72,10 @@ fn a_directory_stands_for_a_registry() {
 }
 
 #[test]
-fn exactly_once_is_refused_as_not_available() {
-    let errors = errors(&minimal_with("", "delivery: exactly_once"));
-    let [error] = errors.iter().as_slice() else { panic!("{errors}") };
-    assert_eq!(error.kind, Kind::Unavailable);
-    assert!(error.message.contains("not available in this version"));
+fn changes_are_published_exactly_once_where_that_is_asked_for() {
+    let delivery = |text: &str| load(text).config.pipelines[0].delivery;
+    assert_eq!(delivery(MINIMAL), Delivery::AtLeastOnce);
+    assert_eq!(delivery(&minimal_with("", "delivery: exactly_once")), Delivery::ExactlyOnce);
 }
 
 #[test]
@@ -343,7 +342,7 @@ fn the_schema_has_every_key_and_the_defaults_that_hold() {
         }
     }
     assert!(schema.to_string().contains("\"additionalProperties\":false"));
-    assert!(!schema.to_string().contains("exactly_once"), "only what this version takes");
+    assert!(schema.to_string().contains("exactly_once"), "what this version takes");
 }
 
 #[test]

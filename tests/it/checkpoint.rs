@@ -2,7 +2,7 @@
 //! but the present writer can change that.
 
 mod failures;
-mod tap;
+pub(crate) mod tap;
 
 use std::time::{Duration, Instant};
 

@@ -17,6 +17,7 @@ mod differential;
 mod directory;
 mod documents;
 mod evolution;
+mod exactly_once;
 mod failover;
 mod faults;
 mod heartbeats;

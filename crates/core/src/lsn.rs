@@ -77,6 +77,12 @@ impl DurableLsn {
         Self(lsn)
     }
 
+    /// What of it lies before another position: everything before that is durable as well.
+    #[must_use]
+    pub fn at_most(self, lsn: Lsn) -> Self {
+        Self(self.0.min(lsn))
+    }
+
     /// The position itself.
     #[must_use]
     pub const fn lsn(self) -> Lsn {

@@ -127,7 +127,7 @@ impl Settling<'_> {
         let kafka = kafka.and_then(|given| self.kafka(given));
         let registry = typed.registry.required("registry", at, self.problems);
         let registry = registry.and_then(|given| self.registry(given));
-        let delivery = self.delivery(&typed.delivery);
+        let delivery = Self::delivery(&typed.delivery);
         let snapshot = Self::snapshot(&typed.snapshot);
         let prefix = self.prefix(name, typed);
         let options = prefix
@@ -296,21 +296,14 @@ impl Settling<'_> {
         }
     }
 
-    fn delivery(&mut self, typed: &Key<typed::Delivery>) -> Option<Delivery> {
+    fn delivery(typed: &Key<typed::Delivery>) -> Option<Delivery> {
         let Key::Given(given) = typed else {
             return matches!(typed, Key::Absent).then_some(Delivery::AtLeastOnce);
         };
-        match given.value {
-            typed::Delivery::AtLeastOnce => Some(Delivery::AtLeastOnce),
-            typed::Delivery::ExactlyOnce => {
-                let message = "exactly-once delivery is not available in this version";
-                self.problems.add(given.at.error(Kind::Unavailable, message).help(
-                    "use `delivery: at_least_once`; a record that is repeated carries the same \
-                     `waltide.position`, so a consumer can leave it out",
-                ));
-                None
-            }
-        }
+        Some(match given.value {
+            typed::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
+            typed::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
+        })
     }
 
     fn snapshot(typed: &Key<typed::SnapshotOrWord>) -> Option<Snapshot> {

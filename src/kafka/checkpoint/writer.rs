@@ -327,7 +327,7 @@ impl Transactions {
         [error.rdkafka_error_code(), fatal]
             .into_iter()
             .flatten()
-            .any(is_fenced)
+            .any(Error::is_fenced)
             .then(|| Error::Fenced { transactional_id: self.transactional_id.clone() })
     }
 
@@ -343,15 +343,6 @@ impl Transactions {
             None => error.to_string(),
         }
     }
-}
-
-fn is_fenced(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::InvalidProducerEpoch
-    )
 }
 
 fn left(deadline: Instant) -> Duration {

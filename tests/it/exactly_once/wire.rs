@@ -1,0 +1,162 @@
+//! Sits on the wire between a daemon and Kafka and catches one request, or its answer.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rdkafka::admin::ResourceSpecifier;
+use waltide_stack::Kafka;
+
+use crate::checkpoint::tap::described;
+use crate::support::SOON;
+
+/// The numbers of requests.
+pub(super) const PRODUCE: i16 = 0;
+pub(super) const INIT: i16 = 22;
+pub(super) const ADD_PARTITIONS: i16 = 24;
+pub(super) const END: i16 = 26;
+
+/// Which side of a request is caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// It does not arrive, until it is released.
+    Before,
+    /// It arrives; its answer, and every later one on that connection, is lost.
+    After,
+}
+
+/// A request to be caught.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) request: i16,
+    /// It must have this in it: the name of a topic.
+    pub(super) with: &'static str,
+    pub(super) side: Side,
+}
+
+struct Shared {
+    wanted: Mutex<Option<Step>>,
+    /// Told when it is caught.
+    caught: Sender<()>,
+    released: Mutex<Receiver<()>>,
+}
+
+/// On the wire of a Kafka that was started behind a proxy, for connections made from now on.
+pub(super) struct Wire {
+    shared: Arc<Shared>,
+    caught: Receiver<()>,
+    release: Sender<()>,
+}
+
+impl Wire {
+    pub(super) fn on(kafka: &Kafka) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let listeners = runtime.block_on(described(kafka, ResourceSpecifier::Broker(1)));
+        let client = listeners["listeners"].split(',').find_map(|l| l.strip_prefix("CLIENT://"));
+        let broker: SocketAddr = client.expect("a listener").parse().expect("an address");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        kafka.proxy().retarget(listener.local_addr().expect("an address"));
+        let (tell, caught) = channel();
+        let (release, released) = channel();
+        let shared = Arc::new(Shared {
+            wanted: Mutex::new(None),
+            caught: tell,
+            released: Mutex::new(released),
+        });
+        let ours = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(broker)) else { return };
+                join(client, server, &ours);
+            }
+        });
+        Self { shared, caught, release }
+    }
+
+    /// The next request of that kind is to be caught.
+    pub(super) fn catch(&self, step: Step) {
+        *self.shared.wanted.lock().expect("a lock") = Some(step);
+    }
+
+    /// Waits until it is.
+    #[track_caller]
+    pub(super) fn wait(&self) {
+        self.caught.recv_timeout(SOON).expect("the request comes");
+    }
+
+    /// Lets what is held go on its way, late.
+    pub(super) fn release(&self) {
+        self.release.send(()).expect("somebody listens");
+    }
+}
+
+fn join(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    // The correlation id of the request whose answer is lost.
+    let lost = Arc::new(Mutex::new(None));
+    let both = (client.try_clone(), server.try_clone());
+    let (Ok(from_client), Ok(from_server)) = both else { return };
+    let (seen, ours) = (Arc::clone(&lost), Arc::clone(shared));
+    thread::spawn(move || requests(from_client, server, &ours, &seen));
+    let ours = Arc::clone(shared);
+    thread::spawn(move || answers(from_server, client, &ours, &lost));
+}
+
+type Lost = Mutex<Option<[u8; 4]>>;
+
+fn requests(mut from: TcpStream, mut to: TcpStream, shared: &Shared, lost: &Lost) {
+    while let Some(frame) = frame(&mut from) {
+        let step = shared.wanted.lock().expect("a lock").take_if(|step| is(&frame, step));
+        if let Some(step) = step {
+            match step.side {
+                Side::Before => {
+                    let _ = shared.caught.send(());
+                    if shared.released.lock().expect("a lock").recv().is_err() {
+                        return;
+                    }
+                }
+                Side::After => {
+                    *lost.lock().expect("a lock") = frame[8..12].try_into().ok();
+                }
+            }
+        }
+        if to.write_all(&frame).is_err() {
+            return;
+        }
+    }
+}
+
+fn answers(mut from: TcpStream, mut to: TcpStream, shared: &Shared, lost: &Lost) {
+    let mut is_lost = false;
+    while let Some(frame) = frame(&mut from) {
+        let id = *lost.lock().expect("a lock");
+        if !is_lost && id.is_some_and(|id| frame[4..8] == id) {
+            is_lost = true;
+            let _ = shared.caught.send(());
+        }
+        // A client that is gone does not matter: the answer was.
+        if !is_lost && to.write_all(&frame).is_err() {
+            return;
+        }
+    }
+}
+
+/// Length, the request's number and version, correlation id, and so on.
+fn is(frame: &[u8], step: &Step) -> bool {
+    let with = step.with.as_bytes();
+    frame[4..6] == step.request.to_be_bytes()
+        && (with.is_empty() || frame.windows(with.len()).any(|part| part == with))
+}
+
+/// A request or answer with its length before it.
+fn frame(from: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    from.read_exact(&mut frame).ok()?;
+    let length = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
+    frame.resize(4 + length as usize, 0);
+    from.read_exact(&mut frame[4..]).ok()?;
+    Some(frame)
+}
