@@ -93,7 +93,9 @@ const SEEN: [&str; 8] = [
 fn reads_what_followed(profile: &str) {
     let shop = shop(&format!("first schema {profile}"));
     let (pipeline, daemon) = started(&shop, profile);
-    FOLLOWED[1..].iter().for_each(|sql| shop.execute(sql));
+    // Debezium's schemas require a column that is NOT NULL, so nobody follows a new one.
+    let follows = |sql: &&&str| profile == "waltide" || !sql.contains("AS IDENTITY");
+    FOLLOWED[1..].iter().filter(follows).for_each(|sql| shop.execute(sql));
     let mut seen = seen(&pipeline);
     assert_eq!(seen.pop().as_deref(), Some("t -"));
     assert_eq!(seen, SEEN);

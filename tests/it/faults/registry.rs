@@ -250,11 +250,11 @@ const ANSWERS: [(&str, &str, [&str; 2]); 12] = [
         "WT404",
         ["cannot take the schema", "no schema"],
     ),
+    ("200 OK\r\ncontent-length: 90\r\n\r\n{\"id\":", "WT401", ["does not answer", "registry.url"]),
     ("429 Too Many Requests\r\n\r\nslowly", "WT406", ["429", "slowly"]),
     ("500 Oops\r\n\r\n{\"error_code\": 50001, \"message\": \"store\"}", "WT406", ["500", "store"]),
     ("200 OK\r\n\r\n<h1>Welcome</h1>", "WT405", ["Welcome", "is not a schema registry"]),
     ("200 OK\r\n\r\n{\"id\": -7}", "WT405", ["no id in", "-7"]),
-    ("200 OK\r\ncontent-length: 90\r\n\r\n{\"id\":", "WT401", ["does not answer", "registry.url"]),
     ("garbage\r\n\r\n", "WT401", ["does not answer", "registry.url"]),
 ];
 
