@@ -5,6 +5,10 @@ use std::hash::{BuildHasher, Hasher};
 
 /// Evenly from zero to one. The standard library seeds its hasher from the system.
 pub(crate) fn spread() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    f64::from(u32::try_from(number() >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// One of all numbers, so that no two are alike.
+pub(crate) fn number() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

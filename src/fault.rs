@@ -68,6 +68,11 @@ codes! {
     Declined "WT105" Operator "nothing was done because nobody agreed";
     DaemonAway "WT106" Operator "the daemon does not answer";
     NotReady "WT107" Operator "a pipeline is not ready";
+    TokenRefused "WT108" Operator "the token is missing or wrong";
+    RequestInvalid "WT109" Operator "the daemon does not take this request";
+    RequestUntimely "WT110" Operator "the pipeline cannot do that now";
+    MigrationFails "WT115" Operator "a migration cannot be applied";
+    ScratchUnusable "WT116" Operator "a migration cannot be tried";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
     SourceTls "WT202" Operator "the source and we do not agree on TLS";
     SourceCertificate "WT203" Operator "the source's certificate is not acceptable";
@@ -98,6 +103,7 @@ codes! {
     SnapshotRowSecurity "WT228" Operator "row-level security hides rows of a table";
     SnapshotBlocked "WT229" Transient "a table that is to be read is locked";
     SnapshotTableGone "WT230" Operator "a table went away while it was read";
+    AnotherTransaction "WT231" Stop "a transaction is not the one that was begun";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";
@@ -120,6 +126,8 @@ codes! {
     RegistryRenumbered "WT408" Operator "the registry has other ids";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
+    SpoolUnusable "WT601" Operator "the spool cannot be used";
+    SpoolDamaged "WT602" Transient "what was spooled is damaged";
     Internal "WT901" Stop "a promise inside the daemon is broken";
 }
 

@@ -121,7 +121,7 @@ pub(super) async fn look(
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<Captured>, Error> {
     let facts: Vec<&TableFacts> = captured.iter().map(|table| &table.facts).collect();
-    let mut described = on.described(&facts).await?;
+    let mut described = on.described(&facts, true).await?;
     let ids: Vec<_> = facts.iter().map(|table| table.id).collect();
     let mut known = on.load_relations(&ids).await?;
     let database = on.peer().database().to_owned();

@@ -93,6 +93,15 @@ pub enum Command {
     /// Ask the running daemon how its pipelines are
     #[command(after_help = "Example:\n  waltide status --config waltide.yaml")]
     Status(Status),
+    /// Let a pipeline of the running daemon publish nothing until told to resume
+    ///
+    /// It publishes what it has begun, then holds its slot, so that no standby takes over; the source
+    /// keeps its log meanwhile. A pause ends with the process.
+    #[command(after_help = "Example:\n  waltide pause shop --config waltide.yaml")]
+    Pause(Ordered),
+    /// Let a pipeline go on that is paused, or that has stopped and was mended
+    #[command(after_help = "Example:\n  waltide resume shop --config waltide.yaml")]
+    Resume(Ordered),
     /// Exit with 0 where every pipeline of the running daemon is ready, else with 1
     ///
     /// For probes of containers. It says what is not ready, and why.
@@ -258,6 +267,31 @@ pub enum SchemaCommand {
         after_help = "Example:\n  waltide schema diff shop --source postgres://ci@db/shop --config waltide.yaml"
     )]
     Diff(SchemaOf),
+    /// Say what a migration would make of the topics; exit 1 where the registry would refuse
+    ///
+    /// The tables' definitions are copied into a database made for it on the server of --scratch,
+    /// and the migration is applied there. The source is only read, and nothing is left behind.
+    #[command(
+        after_help = "Example:\n  waltide schema plan shop --migration 042.sql --scratch postgres://ci@db/ci --config waltide.yaml"
+    )]
+    Plan(SchemaPlan),
+}
+
+/// `waltide schema plan`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SchemaPlan {
+    /// The migration, as psql would run it; - for standard input
+    #[arg(long, value_name = "SQL")]
+    pub migration: PathBuf,
+    /// Where a database may be made: postgres://user@host:5432/database
+    #[arg(long, value_name = "URL")]
+    pub scratch: String,
+    /// What `pg_dump --schema-only` wrote, in place of the source
+    #[arg(long, value_name = "FILE")]
+    pub dump: Option<PathBuf>,
+    /// What is looked at.
+    #[command(flatten)]
+    pub looked: Looked,
 }
 
 /// Whose schemas `waltide schema` is about.
@@ -285,6 +319,16 @@ pub struct Status {
     pub daemon: Running,
 }
 
+/// `waltide pause` and `waltide resume`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Ordered {
+    /// The pipeline; may be left out where there is one
+    pub pipeline: Option<String>,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub daemon: Running,
+}
+
 /// `waltide healthcheck`
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Healthcheck {
@@ -302,6 +346,9 @@ pub struct Running {
     /// Its address, instead of http.listen in the configuration
     #[arg(long, value_name = "URL", env = "WALTIDE_URL")]
     pub url: Option<String>,
+    /// A file with its token
+    #[arg(long, value_name = "FILE", env = "WALTIDE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFile,

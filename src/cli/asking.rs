@@ -1,21 +1,16 @@
 //! `waltide status` and `waltide healthcheck`: the running daemon is asked over HTTP.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
-
 use serde_json::Value;
 
-use super::args::{Healthcheck, Running, Status};
+use super::args::{Healthcheck, Status};
+use super::daemon::Daemon;
 use super::terminal::{Paint, Style};
-use super::{Failure, load, runtime, say};
+use super::{Failure, say};
 use crate::fault::{Code, Fault};
-
-/// A probe that waits longer is of no use.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// `waltide status`
 pub(super) fn status(asked: &Status) -> Result<(), Failure> {
-    let (_, body) = ask(&asked.daemon, "/api/status")?;
+    let body = Daemon::find(&asked.daemon)?.status()?;
     if asked.json {
         return say(&format!("{body}\n"));
     }
@@ -31,7 +26,7 @@ pub(super) fn status(asked: &Status) -> Result<(), Failure> {
 /// `waltide healthcheck`
 pub(super) fn healthcheck(asked: &Healthcheck) -> Result<(), Failure> {
     let path = if asked.live { "/livez" } else { "/readyz" };
-    let (status, body) = ask(&asked.daemon, path)?;
+    let (status, body) = Daemon::find(&asked.daemon)?.ask(path)?;
     if status == 200 {
         return Ok(());
     }
@@ -92,49 +87,4 @@ fn as_text(pipeline: &Value, style: Style) -> String {
         ));
     }
     text
-}
-
-/// The status of an answer and its body; what is no JSON is null.
-fn ask(daemon: &Running, path: &str) -> Result<(u16, Value), Failure> {
-    let base = match &daemon.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{}", reachable(load(&daemon.config)?.config.http.listen)),
-    };
-    let runtime = runtime()?;
-    let answered = runtime.block_on(async {
-        let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build()?;
-        let response = client.get(format!("{base}{path}")).send().await?;
-        let status = response.status().as_u16();
-        Ok::<_, reqwest::Error>((status, response.text().await?))
-    });
-    let (status, body) = answered.map_err(|error| {
-        let why = error.without_url();
-        let what = format!("no daemon answers at {base}: {why}");
-        let mend = "start it, or name its address with --url http://HOST:PORT";
-        Fault::new(Code::DaemonAway, what, mend)
-    })?;
-    Ok((status, serde_json::from_str(&body).unwrap_or_default()))
-}
-
-/// Who listens everywhere is asked at home.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let home: IpAddr = match listen.ip() {
-        IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        own => own,
-    };
-    SocketAddr::new(home, listen.port())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_listens_everywhere_is_asked_at_home() {
-        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(at("0.0.0.0:9464"), "127.0.0.1:9464");
-        assert_eq!(at("[::]:9464"), "[::1]:9464");
-        assert_eq!(at("10.0.0.7:1"), "10.0.0.7:1");
-    }
 }

@@ -4,7 +4,10 @@ pub mod args;
 mod asking;
 mod check;
 mod checkpoint;
+mod daemon;
 mod manual;
+mod ordering;
+mod plan;
 mod recover;
 mod run;
 mod schema;
@@ -17,6 +20,7 @@ use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, Config, Environment, Loaded, settled};
 use crate::fault::{Code, Fault};
@@ -89,12 +93,15 @@ pub fn perform() -> Result<(), Failure> {
             }
         },
         Command::Status(asked) => asking::status(&asked),
+        Command::Pause(asked) => ordering::pause(&asked),
+        Command::Resume(asked) => ordering::resume(&asked),
         Command::Healthcheck(asked) => asking::healthcheck(&asked),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
         Command::Schema { command } => match command {
             SchemaCommand::Show(asked) => schema::show(load(&asked.looked.config)?.config, &asked),
             SchemaCommand::Diff(asked) => schema::diff(load(&asked.looked.config)?.config, &asked),
+            SchemaCommand::Plan(asked) => plan::plan(load(&asked.looked.config)?.config, &asked),
         },
         Command::Config { command } => match command {
             ConfigCommand::Check(file) => {
@@ -139,6 +146,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| pipeline::cannot_start(&error).into())
+}
+
+/// Done once somebody asks for the end.
+fn stop() -> Result<impl Future<Output = ()>, Fault> {
+    let of = |kind| signal(kind).map_err(|error| pipeline::cannot_start(&error));
+    let mut signals =
+        [of(SignalKind::interrupt())?, of(SignalKind::terminate())?, of(SignalKind::hangup())?];
+    Ok(async move {
+        let [interrupt, terminate, hangup] = &mut signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// Asks; an end of input is a no.

@@ -1,6 +1,7 @@
 //! `waltide run`: one story, from logging to the last acknowledgement.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use tokio::sync::{mpsc, watch};
 use super::{Failure, terminal};
 use crate::config::Loaded;
 use crate::config::settled::{Log, LogFormat, LogLevel};
+use crate::control;
+use crate::control::token::{self, Token, TokenFile};
+use crate::credential::Credential;
 use crate::fault::Fault;
 use crate::pipeline::{self, Surroundings};
 use crate::status::Pipeline;
@@ -34,15 +38,16 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let control = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(|error| cannot_start(&error))?;
-    let listener = control.block_on(http::listen(config.http.listen))?;
+    let listener = http::listen(config.http.listen)?;
     // Port 0 lets the system choose, so what was asked for is not what can be asked.
     let http = listener.local_addr().unwrap_or(config.http.listen);
+    let (token, _token_file) = token(config.http.token, http);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pipelines = config.pipelines.len(),
@@ -52,28 +57,54 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
     let (shutdown, asked) = watch::channel(false);
     let (first_failure, failures) = mpsc::channel(1);
     let surroundings = Surroundings {
-        control: control.handle().clone(),
+        control: runtime.handle().clone(),
         shutdown: asked,
         fail_fast: fail_fast.then_some(first_failure),
     };
-    let mut statuses = Vec::new();
+    let mut handles = Vec::new();
     let mut threads = Vec::new();
     for settings in config.pipelines {
         let status = Pipeline::new(&settings.name);
-        statuses.push(Arc::clone(&status));
-        let thread = pipeline::start(settings, status, surroundings.clone());
+        let (handle, orders) = control::line(Arc::clone(&status));
+        handles.push(handle);
+        let thread = pipeline::start(settings, status, orders, surroundings.clone());
         threads.push(thread.map_err(|error| cannot_start(&error))?);
     }
-    control.spawn(http::serve(listener, statuses));
-    let ended_by = control.block_on(wait(failures, fail_fast))?;
+    let service = http::Service {
+        pipelines: handles,
+        control: runtime.handle().clone(),
+        listen: http,
+        token,
+        protect_reads: config.http.protect_reads,
+    };
+    http::start(listener, service)?;
+    let ended_by = runtime.block_on(wait(failures, fail_fast))?;
     let _ = shutdown.send(true);
     wait_for_all(threads);
-    control.shutdown_timeout(Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     match ended_by {
         Some(fault) => Err(fault.into()),
         None => {
             tracing::info!("waltide ends");
             Ok(())
+        }
+    }
+}
+
+/// The token that is configured, or a new one and the file it is in.
+fn token(configured: Option<Credential>, http: SocketAddr) -> (Token, Option<TokenFile>) {
+    if configured.is_some() {
+        return (Token::of(configured), None);
+    }
+    match token::write(http) {
+        Ok((token, file)) => {
+            tracing::info!(file = %file.path().display(), "what changes something needs this token");
+            (Token::of(Some(Credential::Inline(token))), Some(file))
+        }
+        Err(error) => {
+            let mend = "set http.token_file, or XDG_RUNTIME_DIR to a directory of the daemon's own";
+            tracing::warn!(%error, mend, "no token could be written: nothing can be changed over HTTP");
+            (Token::of(None), None)
         }
     }
 }

@@ -8,7 +8,7 @@ use super::args::SchemaOf;
 use super::terminal::{Paint, Style};
 use super::{Failure, chosen, runtime, say};
 use crate::config::settled::Pipeline;
-use crate::config::{Config, TablePattern};
+use crate::config::{Config, TableName, TablePattern};
 use crate::fault::{Code, Fault};
 use crate::pipeline;
 use crate::postgres::Params;
@@ -63,7 +63,7 @@ pub(super) fn diff(config: Config, asked: &SchemaOf) -> Result<(), Failure> {
                 refused += usize::from(matches!(change, Change::Incompatible { .. }));
                 say(&match asked.looked.json {
                     true => as_line(&settings, &table, subject, &change),
-                    false => as_text(&table, subject, &change, style),
+                    false => as_text(&table.table, &subject.name, &change, style),
                 })?;
             }
         }
@@ -71,21 +71,21 @@ pub(super) fn diff(config: Config, asked: &SchemaOf) -> Result<(), Failure> {
     if refused == 0 {
         return Ok(());
     }
-    Err(Fault::new(
+    Err(refusal(refused).into())
+}
+
+/// What is wrong where the registry would refuse schemas.
+pub(super) fn refusal(schemas: usize) -> Fault {
+    Fault::new(
         Code::SchemaIncompatible,
-        format!("the registry would refuse {refused} schemas"),
+        format!("the registry would refuse {schemas} schemas"),
         "change the migration so that readers can follow, loosen the rules of these subjects, or \
          say with registry.on_incompatible what shall happen",
     )
-    .into())
 }
 
 fn as_line(settings: &Pipeline, table: &Preview, subject: &Subject, change: &Change) -> String {
-    let (changes, reasons) = match change {
-        Change::None | Change::New => (&[][..], &[][..]),
-        Change::Compatible { changes } => (changes.as_slice(), &[][..]),
-        Change::Incompatible { changes, reasons } => (changes.as_slice(), reasons.as_slice()),
-    };
+    let (changes, reasons) = change.told();
     let line = json!({
         "pipeline": settings.name, "table": table.table.to_string(), "topic": table.topic,
         "subject": subject.name, "result": change.as_str(), "changes": changes,
@@ -94,14 +94,14 @@ fn as_line(settings: &Pipeline, table: &Preview, subject: &Subject, change: &Cha
     format!("{line}\n")
 }
 
-fn as_text(table: &Preview, subject: &Subject, change: &Change, style: Style) -> String {
+pub(super) fn as_text(table: &TableName, subject: &str, change: &Change, style: Style) -> String {
     let paint = match change {
         Change::None => Paint::Aside,
         Change::New | Change::Compatible { .. } => Paint::Good,
         Change::Incompatible { .. } => Paint::Bad,
     };
     let word = style.paint(paint, &format!("{:<12}", change.as_str()));
-    let mut text = format!("{word}  {}  {}\n", table.table, subject.name);
+    let mut text = format!("{word}  {table}  {subject}\n");
     if let Change::Compatible { changes } | Change::Incompatible { changes, .. } = change {
         for change in changes {
             // A string takes everything.
@@ -119,9 +119,16 @@ fn as_text(table: &Preview, subject: &Subject, change: &Change, style: Style) ->
 
 /// The pipeline's own source, or another database that has the tables.
 fn params(settings: &Pipeline, other: Option<&str>) -> Result<Params, Failure> {
-    let Some(url) = other else { return Ok(pipeline::params(&settings.source)?) };
+    match other {
+        Some(url) => parsed("--source", url),
+        None => Ok(pipeline::params(&settings.source)?),
+    }
+}
+
+/// The URL of a database.
+pub(super) fn parsed(option: &str, url: &str) -> Result<Params, Failure> {
     url.parse().map_err(|error| {
-        let what = format!("--source is no URL of a database: {error}");
+        let what = format!("{option} is no URL of a database: {error}");
         let mend = "write it as postgres://user@host:5432/database";
         Fault::new(Code::ConfigInvalid, what, mend).into()
     })

@@ -3,14 +3,12 @@
 use std::io::{BufWriter, Write};
 
 use serde_json::{Map, Value};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Tail;
 use super::terminal::{Paint, Style};
-use super::{Failure, runtime};
+use super::{Failure, runtime, stop};
 use crate::config::TablePattern;
 use crate::fault::{Code, Fault};
-use crate::pipeline::cannot_start;
 use crate::tail::{self, Asked, Change, Event};
 
 pub(super) fn tail(typed: Tail) -> Result<(), Failure> {
@@ -48,21 +46,6 @@ pub(super) fn tail(typed: Tail) -> Result<(), Failure> {
         Err(_) if gone => Ok(()),
         ended => Ok(ended?),
     }
-}
-
-/// Done once somebody asks for the end.
-fn stop() -> Result<impl Future<Output = ()>, Fault> {
-    let of = |kind| signal(kind).map_err(|error| cannot_start(&error));
-    let mut signals =
-        [of(SignalKind::interrupt())?, of(SignalKind::terminate())?, of(SignalKind::hangup())?];
-    Ok(async move {
-        let [interrupt, terminate, hangup] = &mut signals;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    })
 }
 
 struct Printer {

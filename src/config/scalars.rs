@@ -43,11 +43,11 @@ impl Read for bool {
 
 /// A whole number between two bounds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Count<const MIN: i32, const MAX: i32>(pub(super) i32);
+pub(super) struct Count<const MIN: i64, const MAX: i64>(pub(super) i64);
 
-impl<const MIN: i32, const MAX: i32> Read for Count<MIN, MAX> {
+impl<const MIN: i64, const MAX: i64> Read for Count<MIN, MAX> {
     fn shape() -> Shape {
-        Shape::Integer { min: MIN.into(), max: MAX.into() }
+        Shape::Integer { min: MIN, max: MAX }
     }
 
     fn read(node: &Node, at: &At, problems: &mut Problems) -> Option<Self> {

@@ -59,6 +59,8 @@ pub struct Pipeline {
     pub snapshot: Snapshot,
     /// The directory below which this pipeline has one of its own.
     pub spool: PathBuf,
+    /// The most bytes in it.
+    pub spool_max_bytes: u64,
     /// The most bytes that the value of a row's record may take.
     pub max_row_bytes: usize,
     /// What happens to a row that takes more.
@@ -169,6 +171,8 @@ pub struct Source {
     pub failover: bool,
     /// The publication.
     pub publication: String,
+    /// Whether large transactions are sent before they are committed.
+    pub streaming: bool,
     /// Whether values travel in binary.
     pub binary: bool,
 }
@@ -317,10 +321,14 @@ pub enum Columns {
 }
 
 /// The endpoint of metrics, health and the status page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What lets somebody change something; made at the start where none is given.
+    pub token: Option<Credential>,
+    /// Whether reading needs it as well.
+    pub protect_reads: bool,
 }
 
 /// What the daemon says while it runs.

@@ -26,6 +26,9 @@ pub(super) fn show(typed: &typed::Config, settled: &Config) -> String {
     let http = typed.http.value().cloned().unwrap_or_default();
     lines.group("http");
     lines.leaf("listen", &settled.http.listen.to_string(), &http.listen);
+    lines.secret("token", &http.token);
+    lines.path("token_file", &http.token_file);
+    lines.leaf("protect_reads", &settled.http.protect_reads.to_string(), &http.protect_reads);
     lines.close();
     let log = typed.log.value().cloned().unwrap_or_default();
     lines.group("log");
@@ -110,6 +113,8 @@ impl Lines {
         self.leaf("delivery", typed::Delivery::AtLeastOnce.as_str(), &typed.delivery);
         self.snapshot(&typed.snapshot, settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
+        let most = settled.spool_max_bytes.to_string();
+        self.leaf("spool_max_bytes", &most, &typed.spool_max_bytes);
         self.leaf("max_row_bytes", &settled.max_row_bytes.to_string(), &typed.max_row_bytes);
         self.leaf("large_rows", settled.large_rows.as_str(), &typed.large_rows);
         if let Some(options) = typed.table_options.value() {
@@ -142,6 +147,7 @@ impl Lines {
         self.leaf("slot", &settled.slot, &typed.slot);
         self.leaf("failover", flag(settled.failover), &typed.failover);
         self.leaf("publication", &settled.publication, &typed.publication);
+        self.leaf("streaming", flag(settled.streaming), &typed.streaming);
         self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();
     }

@@ -79,6 +79,9 @@ group! {
         /// A directory for large open transactions, which are kept there until they commit. Each
         /// pipeline has a directory of its own below it. What is in it is disposable and bounded.
         spool: PathBuf = Is("/var/lib/waltide"),
+        /// The most bytes that the open transactions of this pipeline may take there. One that
+        /// takes more is read again once it is committed.
+        spool_max_bytes: Count<1_000_000, 1_099_511_627_776> = Is("1073741824"),
         /// The most bytes that the value of a row's record may take. With `dead_letter` below it
         /// should be less than Kafka takes (`message.max.bytes`, a million unless raised): what
         /// only Kafka refuses halts the pipeline.
@@ -125,6 +128,10 @@ group! {
         failover: bool = Is("false"),
         /// The publication. One that exists is used as it is.
         publication: String = Derived("`waltide_` and the pipeline's name, with `_` for `-`"),
+        /// Whether the server sends large transactions before they are committed (those beyond its
+        /// `logical_decoding_work_mem`), so that they can be published as soon as they are. They
+        /// wait in `spool`. Otherwise the server keeps them on its own disk, and sends them then.
+        streaming: bool = Derived("`true`, and `false` with `messages`"),
         /// Whether values travel in Postgres' binary format. It is cheaper, and the only one that
         /// carries values of more than 512 MB; `false` is for tables with arrays, composites or
         /// ranges over a type that has no binary output.
@@ -233,6 +240,16 @@ group! {
     Http {
         /// Address and port. In a container this is `0.0.0.0:9464`.
         listen: String = Is("127.0.0.1:9464"),
+        /// What a request must send, as `Authorization: Bearer TOKEN`, to change something: pause
+        /// and resume. `token_file` keeps it out of the configuration. Without either the daemon
+        /// makes one when it starts, and writes it to a file that only its user can read; the
+        /// command line finds it there.
+        token: Secret = Optional,
+        /// A file that holds the token. It is read for each request that needs it.
+        token_file: PathBuf = Optional,
+        /// Whether reading needs the token as well: for an address that others reach. Browsers ask
+        /// for it as a password. Probes and `/metrics` do not need it.
+        protect_reads: bool = Is("false"),
     }
 }
 

@@ -3,8 +3,6 @@
 //! [`METRICS`] is all there is: what is not in it is not written, and `docs/metrics.md` is made of
 //! it, which a test holds.
 
-use std::sync::Arc;
-
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -118,6 +116,22 @@ pub(super) const METRICS: &[Definition] = &[
         "Bytes of keys and values that are queued or on their way to Kafka.",
     ),
     gauge(
+        "waltide_spool_bytes",
+        ONE,
+        "Bytes on disk of transactions that were sent before they are committed, and of the one that \
+         is being published from there.",
+    ),
+    gauge(
+        "waltide_open_transactions",
+        ONE,
+        "Transactions that the server has begun to send and that are not committed yet.",
+    ),
+    gauge(
+        "waltide_open_transaction_age_seconds",
+        ONE,
+        "Time since the server sent the first of the oldest of them; 0 where there is none.",
+    ),
+    gauge(
         "waltide_checkpoint_age_seconds",
         ONE,
         "Time since the last checkpoint was written; absent before the first and on a standby.",
@@ -172,7 +186,9 @@ pub(super) const METRICS: &[Definition] = &[
 ///
 /// # Errors
 /// Where the text cannot be made, which a test excludes.
-pub(super) fn render(pipelines: &[Arc<Pipeline>]) -> prometheus::Result<String> {
+pub(super) fn render<'a>(
+    pipelines: impl IntoIterator<Item = &'a Pipeline>,
+) -> prometheus::Result<String> {
     let mut sheet = Sheet { samples: METRICS.iter().map(|_| Vec::new()).collect() };
     sheet.set("waltide_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
     for pipeline in pipelines {
@@ -248,8 +264,8 @@ impl Sheet {
         self.set("waltide_source_lag_seconds", &[name], pipeline.lag().as_secs_f64());
         self.latency(name, pipeline);
         self.slot(name, &pipeline.slot());
-        for (table, counts) in pipeline.tables() {
-            for (op, count) in counts.by_op() {
+        for (table, known) in pipeline.tables() {
+            for (op, count) in known.counts.by_op() {
                 if count > 0 {
                     self.set("waltide_events_total", &[name, &table, op], number(count));
                 }
@@ -268,6 +284,11 @@ impl Sheet {
             let metric = "waltide_source_certificate_expiry_timestamp_seconds";
             self.set(metric, &[name], expires.as_secs_f64());
         }
+        let (spooled, open) = pipeline.spool();
+        self.set("waltide_spool_bytes", &[name], number(spooled));
+        self.set("waltide_open_transactions", &[name], number(open));
+        let age = pipeline.oldest_open().unwrap_or_default();
+        self.set("waltide_open_transaction_age_seconds", &[name], age.as_secs_f64());
         if let Some(age) = pipeline.checkpoint_age() {
             self.set("waltide_checkpoint_age_seconds", &[name], age.as_secs_f64());
         }
@@ -374,15 +395,18 @@ mod tests {
     use crate::status::{Counts, now};
     use waltide_core::lsn::Lsn;
 
-    fn full() -> Arc<Pipeline> {
+    fn full() -> std::sync::Arc<Pipeline> {
         let pipeline = Pipeline::new("shop");
         pipeline.enter(State::Streaming);
         let fault = || Fault::new(Code::KafkaUnreachable, "x", "y");
         pipeline.enter(State::Waiting(fault()));
         pipeline.enter(State::Streaming);
         pipeline.enter(State::Waiting(fault()));
-        pipeline
-            .published([("public.orders".to_owned(), Counts { inserts: 3, ..Counts::default() })]);
+        pipeline.published([(
+            "public.orders".to_owned(),
+            Counts { inserts: 3, ..Counts::default() },
+            None,
+        )]);
         let slot = SlotHealth {
             retained_bytes: Some(7),
             safe_bytes: Some(9),
@@ -399,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_scrape_names_every_metric_once_and_is_well_formed() {
-        let text = render(&[full()]).unwrap();
+        let text = render([&*full()]).unwrap();
         for line in [
             "waltide_events_total{pipeline=\"shop\",table=\"public.orders\",op=\"c\"} 3",
             "waltide_pipeline_state{pipeline=\"shop\",state=\"waiting\"} 1",

@@ -1,136 +1,134 @@
-//! What the daemon says about itself over HTTP: probes and metrics.
+//! What the daemon says about itself over HTTP, and what it can be asked to do.
 
+mod actions;
+mod guard;
+mod history;
 mod metrics;
+mod page;
 mod process;
+mod report;
+mod server;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, State as Shared};
+use axum::http::{StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::runtime::Handle as Runtime;
+use tokio::time::timeout;
 
-use crate::fault::{Code, Fault};
-use crate::status::{Pipeline, Snapshot, State};
+use crate::control::Handle;
+use crate::control::token::Token;
+use crate::fault::Fault;
+use guard::{Guard, invalid, refusal};
+use history::History;
+pub use server::listen;
 
-/// The pipelines a server speaks for.
-#[derive(Clone, Debug)]
-struct Board {
-    pipelines: Arc<[Arc<Pipeline>]>,
+/// The largest body of a request. Ours have a line.
+const BODY_BYTES: usize = 16 << 10;
+
+/// What the control runtime may take to do nothing, before it is said to be stuck.
+const TURN: Duration = Duration::from_secs(5);
+
+/// What is served, and to whom.
+#[derive(Debug)]
+pub struct Service {
+    /// The pipelines it speaks for.
+    pub pipelines: Vec<Handle>,
+    /// What must go on for the process to be alive.
+    pub control: Runtime,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What lets somebody change something.
+    pub token: Token,
+    /// Whether reading needs it as well.
+    pub protect_reads: bool,
 }
 
-/// Listens, so that a taken address is known before anything is started.
-///
-/// # Errors
-/// Where the address cannot be had.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, Fault> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Fault::new(
-            Code::ListenFailed,
-            format!("cannot listen on {address}: {error}"),
-            "set http.listen to an address and port of this host that is free",
-        )
-    })
+/// What the handlers know.
+#[derive(Clone, Debug)]
+struct Board {
+    pipelines: Arc<[Handle]>,
+    control: Runtime,
+    history: History,
 }
 
 /// Answers until the process ends.
-pub async fn serve(listener: TcpListener, pipelines: Vec<Arc<Pipeline>>) {
-    let board = Board { pipelines: pipelines.into() };
+///
+/// # Errors
+/// Where the system gives no thread.
+pub fn start(listener: std::net::TcpListener, service: Service) -> Result<(), Fault> {
+    let history = History::of(service.pipelines.len());
+    let (router, board) = router(service, history);
+    let keep = board.history.keep(Arc::clone(&board.pipelines));
+    server::start(listener, router, keep)
+}
+
+fn router(service: Service, history: History) -> (Router, Board) {
+    let Service { pipelines, control, listen, token, protect_reads } = service;
+    let board = Board { pipelines: pipelines.into(), control, history };
+    let guard = Guard { listen, token, protect_reads };
     let router = Router::new()
-        .route("/", get(index))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/", get(page::page))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/api/status", get(status))
-        .with_state(board);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the http server ended");
-    }
+        .route("/api/history", get(history_of))
+        .route("/api/pipelines/{name}/pause", post(actions::pause))
+        .route("/api/pipelines/{name}/resume", post(actions::resume))
+        .fallback(nothing)
+        .method_not_allowed_fallback(otherwise)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(guard, guard::watch))
+        .with_state(board.clone());
+    (router, board)
 }
 
-async fn index(Shared(board): Shared<Board>) -> String {
-    let mut text = format!("waltide {}\n\n", env!("CARGO_PKG_VERSION"));
-    for pipeline in &*board.pipelines {
-        text.push_str(&format!("{}: {}\n", pipeline.name, pipeline.state().as_str()));
+/// The process's own loops turn: this one does, and the one that tells servers where we are.
+async fn livez(Shared(board): Shared<Board>) -> (StatusCode, &'static str) {
+    match timeout(TURN, board.control.spawn(async {})).await {
+        Ok(Ok(())) => (StatusCode::OK, "ok\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the control runtime is stuck\n"),
     }
-    text + "\n/readyz /livez /metrics /api/status\n"
 }
 
 /// Ready means that changes flow, or would: every pipeline streams, or stands by for another daemon.
 async fn readyz(Shared(board): Shared<Board>) -> Response {
-    let ready = board.pipelines.iter().all(|pipeline| pipeline.state().is_ready());
+    let ready = board.pipelines.iter().all(|pipeline| pipeline.status.state().is_ready());
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let pipelines: Vec<Value> = board.pipelines.iter().map(|pipeline| brief(pipeline)).collect();
+    let pipelines: Vec<Value> = board.pipelines.iter().map(report::brief).collect();
     (code, Json(json!({ "ready": ready, "pipelines": pipelines }))).into_response()
 }
 
 async fn status(Shared(board): Shared<Board>) -> Json<Value> {
-    let pipelines: Vec<Value> = board.pipelines.iter().map(|pipeline| in_full(pipeline)).collect();
+    let pipelines: Vec<Value> = board.pipelines.iter().map(report::in_full).collect();
     Json(json!({ "version": env!("CARGO_PKG_VERSION"), "pipelines": pipelines }))
 }
 
+async fn history_of(Shared(board): Shared<Board>) -> Json<Value> {
+    Json(board.history.show(&board.pipelines))
+}
+
 async fn scrape(Shared(board): Shared<Board>) -> Response {
-    match metrics::render(&board.pipelines) {
+    match metrics::render(board.pipelines.iter().map(|pipeline| &*pipeline.status)) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-fn brief(pipeline: &Pipeline) -> Value {
-    let state = pipeline.state();
-    let mut about = json!({ "name": pipeline.name, "state": state.as_str() });
-    if let State::Waiting(fault) | State::Stopped(fault) = state {
-        about["error"] = json!({
-            "code": fault.code.id(),
-            "class": fault.code.class().as_str(),
-            "what": fault.what,
-            "mend": fault.mend,
-        });
-    }
-    about
+async fn nothing(uri: Uri) -> Response {
+    let what = format!("there is nothing at {}", uri.path());
+    refusal(StatusCode::NOT_FOUND, &invalid(&what, "see docs/api.md for what there is"))
 }
 
-fn in_full(pipeline: &Pipeline) -> Value {
-    let mut about = brief(pipeline);
-    let (records, record_bytes) = pipeline.records();
-    about["received_lsn"] = json!(pipeline.received().to_string());
-    about["durable_lsn"] = json!(pipeline.durable().to_string());
-    about["lag_bytes"] = json!(pipeline.lag_bytes());
-    about["lag_seconds"] = json!(pipeline.lag().as_secs_f64());
-    about["records"] = json!(records);
-    about["record_bytes"] = json!(record_bytes);
-    about["records_in_flight"] = json!(pipeline.in_flight());
-    about["checkpoint_age_seconds"] = json!(pipeline.checkpoint_age().map(|age| age.as_secs_f64()));
-    about["retries"] = json!(pipeline.retries());
-    let slot = pipeline.slot();
-    about["slot"] = json!({
-        "retained_wal_bytes": slot.retained_bytes,
-        "safe_wal_bytes": slot.safe_bytes,
-        "wal_status": slot.wal_status,
-    });
-    about["snapshots"] = pipeline.snapshots().into_iter().map(snapshot).collect();
-    about["tables"] = pipeline
-        .tables()
-        .into_iter()
-        .map(|(table, counts)| (table, counts.by_op().into_iter().collect::<Value>()))
-        .collect();
-    about
-}
-
-fn snapshot((table, of): (String, Snapshot)) -> (String, Value) {
-    let mut about = json!({
-        "state": of.state(),
-        "rows": of.rows,
-        "blocks": of.blocks,
-        "blocks_left": of.blocks_left,
-        "running_seconds": of.running_s,
-    });
-    if let Some(fault) = of.fault {
-        about["error"] = json!({ "code": fault.code.id(), "what": fault.what, "mend": fault.mend });
-    }
-    (table, about)
+async fn otherwise() -> Response {
+    let fault = invalid("this is not asked in this way", "see docs/api.md for the method");
+    refusal(StatusCode::METHOD_NOT_ALLOWED, &fault)
 }

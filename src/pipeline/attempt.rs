@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use waltide_core::checkpoint::RegisteredSchema;
 use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
+use waltide_core::pgoutput::Xid;
 
 use super::desk::Desk;
 use super::diagnosis;
@@ -28,15 +29,18 @@ use super::snapshot::{self, Snapshots};
 use super::source;
 use super::standing::Standing;
 use super::stream::{Ended, Engine};
+use super::streamed::Leaving;
 use super::told::Told;
 use super::topics::Topics;
 use super::watching::watch_source;
 use super::yielding::Yielding;
 use crate::config;
+use crate::control::Orders;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
 use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
 use crate::registry::{Client, SchemaId};
+use crate::spool::{self, Spool};
 use crate::status::{Pipeline, State};
 
 /// How long the last checkpoint may take, once everything is delivered or nothing more will be.
@@ -49,6 +53,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// time that a start takes. Each is looked for again when its table's first row comes.
 const VERIFIED_AT_START: usize = 16;
 
+/// After so long a connection tries again to keep open transactions. The one that could not be kept
+/// may have been rolled back, which nobody says.
+const KEEP_AGAIN: Duration = Duration::from_secs(600);
+
 /// How an attempt ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -56,6 +64,15 @@ pub(super) enum Outcome {
     Ended,
     /// Another daemon holds the slot.
     Standby,
+    /// It goes on with another stream.
+    Again,
+}
+
+/// Since when open transactions are not kept, and which one could not be.
+#[derive(Clone, Copy, Debug)]
+struct Unstreamed {
+    since: Instant,
+    xid: Option<Xid>,
 }
 
 /// A pipeline, and what of it outlives a connection.
@@ -73,6 +90,7 @@ pub(super) struct Attempt {
     well: bool,
     /// The last stream ended to let a standby have the slot.
     yielded: bool,
+    unstreamed: Option<Unstreamed>,
     fail_fast: bool,
 }
 
@@ -85,8 +103,19 @@ impl Attempt {
     ) -> Self {
         let registry = None;
         let (troubled, well, yielded) = (false, false, false);
-        let verified = false;
-        Self { settings, status, control, registry, verified, troubled, well, yielded, fail_fast }
+        let (verified, unstreamed) = (false, None);
+        Self {
+            settings,
+            status,
+            control,
+            registry,
+            verified,
+            troubled,
+            well,
+            yielded,
+            unstreamed,
+            fail_fast,
+        }
     }
 
     /// Whether the slot was given up to a standby just now.
@@ -100,7 +129,11 @@ impl Attempt {
     }
 
     /// Connects and streams until something ends it.
-    pub(super) async fn run(&mut self, shutdown: &watch::Receiver<bool>) -> Result<Outcome, Fault> {
+    pub(super) async fn run(
+        &mut self,
+        shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
+    ) -> Result<Outcome, Fault> {
         (self.well, self.yielded) = (false, false);
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
@@ -109,7 +142,7 @@ impl Attempt {
             ready = self.make_ready() => ready?,
         };
         let Some(ready) = ready else { return Ok(Outcome::Standby) };
-        self.stream(ready, shutdown).await
+        self.stream(ready, shutdown, orders).await
     }
 
     /// Everything up to the first byte of the stream; `None` where another holds the slot.
@@ -124,9 +157,28 @@ impl Attempt {
         admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
         self.reach_registry().await?;
         let made = self.have_slot(&mut catalog, &kafka).await?;
-        let asked = Ask { settings: &self.settings, params: &params, published: &published, made };
+        let directory = self.spool_directory();
+        let asked = Ask {
+            settings: &self.settings,
+            params: &params,
+            published: &published,
+            made,
+            streaming: directory.is_some(),
+        };
         let Some(held) = holding::hold(&mut catalog, &self.control, asked).await? else {
             return Ok(None);
+        };
+        let spool = match directory {
+            Some(directory) => match Spool::take(directory, self.settings.spool_max_bytes).await {
+                Ok(spool) => Some(spool),
+                Err(error) => {
+                    self.does_not_stream(&error);
+                    self.unstreamed = Some(Unstreamed { since: Instant::now(), xid: None });
+                    drop(held);
+                    return Box::pin(self.make_ready()).await;
+                }
+            },
+            None => None,
         };
         let recovered =
             recovery::recover(&self.settings, &kafka, &held.facts, &published, held.holding)
@@ -166,7 +218,27 @@ impl Attempt {
             recovered,
             pending,
             xid,
+            spool,
         }))
+    }
+
+    /// Where open transactions can be kept; none where the server is not to send them.
+    fn spool_directory(&mut self) -> Option<spool::Directory> {
+        if !self.settings.source.streaming {
+            return None;
+        }
+        self.unstreamed = self.unstreamed.filter(|it| it.since.elapsed() < KEEP_AGAIN);
+        if self.unstreamed.is_some() {
+            return None;
+        }
+        let directory = spool::Directory::have(&self.settings.spool_directory());
+        directory.inspect_err(|error| self.does_not_stream(error)).ok()
+    }
+
+    /// It is no failure: the server keeps large transactions until they are committed.
+    fn does_not_stream(&self, error: &spool::Error) {
+        let Fault { code, what, mend } = diagnosis::of_spool(error);
+        tracing::warn!(pipeline = self.settings.name, code = code.id(), mend, "{what}");
     }
 
     /// Sees to it that there is a slot; true where it was made.
@@ -231,10 +303,11 @@ impl Attempt {
         &mut self,
         ready: Ready,
         shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<Outcome, Fault> {
         let Ready { mut reader, told, positions, compiler, producer, params, recovered, .. } =
             ready;
-        let (pending, xid) = (ready.pending, ready.xid);
+        let (pending, xid, spool) = (ready.pending, ready.xid, ready.spool);
         let Recovered { keeper, resume, mut book, life } = recovered;
         let snapshots = match (&mut book, self.settings.snapshot) {
             (Some(book), config::settled::Snapshot::Initial(options)) => {
@@ -246,7 +319,12 @@ impl Attempt {
             }
             _ => None,
         };
-        let watch = watch_source(params, self.settings.source.clone(), Arc::clone(&self.status));
+        let watch = watch_source(
+            params,
+            self.settings.source.clone(),
+            Arc::clone(&positions),
+            Arc::clone(&self.status),
+        );
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
         let keeping = keeper.start(
@@ -274,8 +352,11 @@ impl Attempt {
         }
         let mut engine = Engine::new(sink, compiler, snapshots, Arc::clone(&self.status));
         engine.last_commit = Some(resume.lsn());
+        engine.streamed.spool = spool;
+        engine.streamed.awaited = self.unstreamed.and_then(|it| it.xid);
         if !self.troubled {
-            self.status.enter(State::Streaming);
+            let paused = orders.paused();
+            self.status.enter(if paused { State::Paused } else { State::Streaming });
         }
         tracing::info!(
             pipeline = self.settings.name,
@@ -283,8 +364,10 @@ impl Attempt {
             from = %resume.lsn(),
             "streaming"
         );
-        let ended = engine.run(&mut reader, shutdown).await;
+        let ended = engine.run(&mut reader, shutdown, orders).await;
         drop(watching);
+        let leaving = engine.streamed.leaving.take();
+        let ended = self.left(leaving.as_ref(), ended);
         self.troubled = ended.is_err();
         self.well = engine.sink.is_proven();
         self.yielded = engine.sink.has_yielded();
@@ -296,7 +379,27 @@ impl Attempt {
         keeping.end(LAST_CHECKPOINT).await;
         let farewell = tokio::time::timeout(FAREWELL, told.end(reader)).await;
         self.say_how_it_ended(&ended?, matches!(farewell, Ok(Ok(()))));
-        Ok(Outcome::Ended)
+        Ok(if leaving.is_some() { Outcome::Again } else { Outcome::Ended })
+    }
+
+    /// What a stream that was left has to say, and how the next one is begun.
+    fn left(
+        &mut self,
+        leaving: Option<&Leaving>,
+        ended: Result<Ended, Fault>,
+    ) -> Result<Ended, Fault> {
+        self.status.spooled(0, 0, None);
+        match leaving {
+            Some(Leaving::CannotKeep(xid, fault)) => {
+                self.unstreamed = Some(Unstreamed { since: Instant::now(), xid: Some(*xid) });
+                ended.and_then(|ended| fault.clone().map_or(Ok(ended), Err))
+            }
+            Some(Leaving::CanKeepAgain) => {
+                self.unstreamed = None;
+                ended
+            }
+            None => ended,
+        }
     }
 
     fn say_how_it_ended(&self, ended: &Ended, told: bool) {
@@ -326,6 +429,8 @@ struct Ready {
     pending: Lsn,
     /// Of a transaction of about now.
     xid: u64,
+    /// Where open transactions are kept, if the server sends them.
+    spool: Option<Spool>,
 }
 
 /// A task that ends with its owner.

@@ -12,7 +12,7 @@ use waltide_core::pgoutput::{DecodeError, Message, RelationId, TooManyRelations}
 use crate::fault::{Code, Fault};
 use crate::postgres::sql::identifier;
 use crate::postgres::{Error as SourceError, Peer, ServerError, SqlState};
-use crate::{kafka, registry};
+use crate::{kafka, registry, spool};
 
 const REPORT: &str = "this should not happen: report it with this message; after a restart \
                       everything unconfirmed is read again";
@@ -386,9 +386,17 @@ pub(crate) fn of_other_id(subject: &str, was: u32, is: Option<u32>, url: &str) -
     )
 }
 
+/// What decides which rows are sent, and how.
+const ANOTHER_MEND: &str = "put back what was changed since (source.binary, the tables, columns \
+    and row filters of the publication) and restart the daemon; or set `delivery: at_least_once`, \
+    with which that transaction is published again from its start";
+
 /// The stream's order.
 pub(crate) fn of_disorder(error: Disorder) -> Fault {
     let code = match error {
+        Disorder::Another { .. } => {
+            return Fault::new(Code::AnotherTransaction, error.to_string(), ANOTHER_MEND);
+        }
         Disorder::Unaccounted(_) => Code::Internal,
         Disorder::NestedBegin(_)
         | Disorder::BackwardBegin { .. }
@@ -406,6 +414,41 @@ pub(crate) fn of_bytes(error: &DecodeError) -> Fault {
         format!("the server sent bytes that are not pgoutput: {error}"),
         "connect without a proxy or pooler in between; otherwise report it with this message",
     )
+}
+
+/// Transactions that wait on disk until they are committed.
+pub(super) fn of_spool(error: &spool::Error) -> Fault {
+    use spool::Error as E;
+    let what = error.to_string();
+    match error {
+        E::Io { .. } => Fault::new(
+            Code::SpoolUnusable,
+            format!("open transactions cannot be kept: {what}"),
+            "make room there, or let this process write there, or give it another directory with \
+             spool; meanwhile large transactions are read once they are committed",
+        ),
+        E::Taken(_) => Fault::new(
+            Code::SpoolUnusable,
+            format!("open transactions cannot be kept: {what}"),
+            "give each daemon a directory of its own with spool; meanwhile large transactions are \
+             read once they are committed",
+        ),
+        E::Outgrown(_) => Fault::new(
+            Code::SpoolUnusable,
+            format!("{what}: they are read again once they are committed"),
+            "nothing, or raise spool_max_bytes",
+        ),
+        E::Damaged(_) => Fault::new(
+            Code::SpoolDamaged,
+            format!("what was kept of a transaction is damaged: {what}"),
+            "look at the disk, and that nobody else writes there; the transaction is read again",
+        ),
+        E::Disorder(disorder) => Fault::new(
+            Code::SourceProtocol,
+            format!("the stream contradicts itself: {disorder}"),
+            REPORT,
+        ),
+    }
 }
 
 /// A message that was not asked for.

@@ -53,6 +53,8 @@ pub(super) struct Ask<'a> {
     pub(super) published: &'a Published,
     /// Whether the slot was made just now.
     pub(super) made: bool,
+    /// Whether large transactions are wanted before they are committed.
+    pub(super) streaming: bool,
 }
 
 /// Takes the slot, which is leadership; `None` where another has it.
@@ -61,7 +63,7 @@ pub(super) async fn hold(
     control: &Handle,
     asked: Ask<'_>,
 ) -> Result<Option<Held>, Fault> {
-    let Ask { settings, params, published, made } = asked;
+    let Ask { settings, params, published, made, streaming } = asked;
     let source = |error: Error| diagnosis::of_source(&error);
     let name = &settings.source.slot;
     let mut connection = Connection::open(params, Mode::Replication).await.map_err(source)?;
@@ -72,7 +74,7 @@ pub(super) async fn hold(
         if settings.source.failover {
             have_it_copied(&mut connection, name).await?;
         }
-        start_replication(&mut connection, settings, published).await?;
+        start_replication(&mut connection, settings, published, streaming).await?;
         Ok((identity, history))
     };
     let (identity, timeline_history) = match answered(ANSWER, &peer, ask).await {
@@ -117,12 +119,13 @@ async fn start_replication(
     connection: &mut Connection,
     settings: &Pipeline,
     published: &Published,
+    streaming: bool,
 ) -> Result<(), Error> {
     let publications: Vec<&str> = published.publications.iter().map(String::as_str).collect();
     let options = StreamOptions {
         publications: &publications,
         binary: settings.source.binary,
-        streaming: false,
+        streaming,
         messages: settings.messages,
         any_origin: true,
     };

@@ -29,6 +29,7 @@ mod source;
 mod standing;
 mod stopwatch;
 mod stream;
+mod streamed;
 mod told;
 mod topics;
 mod transactions;
@@ -42,6 +43,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::config;
+use crate::control::Orders;
 use crate::fault::{Class, Code, Fault};
 use crate::postgres::{Connection, Mode};
 use crate::status::{Pipeline, State};
@@ -82,18 +84,20 @@ pub struct Surroundings {
 pub fn start(
     settings: config::settled::Pipeline,
     status: Arc<Pipeline>,
+    orders: Orders,
     surroundings: Surroundings,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("pipeline-{}", settings.name)).spawn(move || {
-        runtime.block_on(supervise(settings, status, surroundings));
+        runtime.block_on(supervise(settings, status, orders, surroundings));
     })
 }
 
-/// Tries until asked to end, or until going on could lose something.
+/// Tries until asked to end. Where going on could lose something, somebody has to ask for it.
 async fn supervise(
     settings: config::settled::Pipeline,
     status: Arc<Pipeline>,
+    mut orders: Orders,
     surroundings: Surroundings,
 ) {
     let mut shutdown = surroundings.shutdown.clone();
@@ -102,12 +106,14 @@ async fn supervise(
     let control = surroundings.control.clone();
     let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
-        let ended = Box::pin(attempt.run(&shutdown)).await;
+        orders.begin();
+        let ended = Box::pin(attempt.run(&shutdown, &mut orders)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();
         }
         let fault = match ended {
             Ok(Outcome::Ended) => return,
+            Ok(Outcome::Again) => continue,
             Ok(Outcome::Standby) => {
                 stand_by(&status);
                 if pause(&mut shutdown, STANDBY_POLL).await {
@@ -127,8 +133,13 @@ async fn supervise(
         let wait = backoff.failed(class);
         // Somebody else shall have it.
         let wait = if attempt.has_yielded() { wait.max(STAY_AWAY) } else { wait };
-        if class == Class::Stop || pause(&mut shutdown, wait).await {
+        // What stops a pipeline does not go away by itself, but may have been mended.
+        let wait = (class != Class::Stop).then_some(wait);
+        if !again(&mut shutdown, &mut orders, wait).await {
             return;
+        }
+        if class == Class::Stop {
+            status.enter(State::Starting);
         }
         status.retried();
     }
@@ -157,6 +168,26 @@ fn report(status: &Pipeline, fault: &Fault) {
     let Fault { code, what, mend } = fault;
     let class = code.class().as_str();
     tracing::error!(pipeline = status.name, code = code.id(), class, mend, "{what}");
+}
+
+/// Waits until it is time to try again, or somebody asks for that; false where the daemon was asked
+/// to end meanwhile.
+async fn again(
+    shutdown: &mut watch::Receiver<bool>,
+    orders: &mut Orders,
+    wait: Option<Duration>,
+) -> bool {
+    let time = async {
+        match wait {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        asked = shutdown.wait_for(|asked| *asked) => asked.is_err(),
+        () = orders.resumed() => true,
+        () = time => true,
+    }
 }
 
 /// Waits; true where the daemon was asked to end meanwhile.

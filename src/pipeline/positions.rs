@@ -5,6 +5,7 @@
 //! of the pipeline only stores numbers here; a task of the control runtime, on another thread,
 //! sends them.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use waltide_core::lsn::{DurableLsn, Lsn};
 
+use crate::fault::Fault;
 use crate::postgres::{Error, StreamWriter};
 
 /// How often a moved position is worth a message.
@@ -29,6 +31,7 @@ pub(super) struct Positions {
     received: AtomicU64,
     durable: AtomicU64,
     asked: Notify,
+    lost: OnceLock<Fault>,
 }
 
 impl Positions {
@@ -37,6 +40,7 @@ impl Positions {
             received: AtomicU64::new(at.lsn().0),
             durable: AtomicU64::new(at.lsn().0),
             asked: Notify::new(),
+            lost: OnceLock::new(),
         }
     }
 
@@ -53,6 +57,17 @@ impl Positions {
     /// The server wants to hear from us now.
     pub(super) fn answer(&self) {
         self.asked.notify_one();
+    }
+
+    /// The connection is of no use any more, or stands in the way of a server that shuts down.
+    pub(super) fn lose(&self, why: Fault) {
+        // The first reason counts.
+        let _ = self.lost.set(why);
+    }
+
+    /// Why the connection is of no use any more. An owner that reads from it knows without this.
+    pub(super) fn lost(&self) -> Option<Fault> {
+        self.lost.get().cloned()
     }
 
     fn load(&self) -> (Lsn, DurableLsn) {

@@ -82,7 +82,10 @@ pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result
         _ => {}
     }
     let made = renew_slot(&mut catalog, settings).await?;
-    let ask = Ask { settings, params: &params, published: &published, made: made.is_some() };
+    let made_now = made.is_some();
+    // Nothing is read.
+    let streaming = false;
+    let ask = Ask { settings, params: &params, published: &published, made: made_now, streaming };
     let Some(held) = holding::hold(&mut catalog, control, ask).await? else {
         return Err(Fault::new(
             Code::SlotTaken,

@@ -68,9 +68,10 @@ impl Route {
     }
 
     /// What was counted since the last call.
-    pub(super) fn take_counts(&mut self) -> Option<(String, Counts)> {
+    pub(super) fn take_counts(&mut self) -> Option<(String, Counts, Option<u32>)> {
         let counts = std::mem::take(&mut self.counts);
-        (counts != Counts::default()).then(|| (self.table.to_string(), counts))
+        (counts != Counts::default())
+            .then(|| (self.table.to_string(), counts, Some(self.value_id.0)))
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Sink {
     /// Tables that have been read, and nobody has said so yet.
     pub(super) ended: Vec<RelationId>,
     strictness: Strictness,
+    /// Whether somebody has asked for a pause, and the stream is therefore not read.
+    pub(super) held: bool,
 }
 
 /// What is borne, and what ends the stream.
@@ -103,6 +105,7 @@ impl Sink {
             waited: Duration::ZERO,
             ended: Vec::new(),
             strictness,
+            held: false,
         }
     }
 
@@ -251,9 +254,14 @@ impl Sink {
     }
 
     /// The server has sent everything up to there.
-    pub(super) fn heard(&mut self, wal_end: Lsn, sent_at: PgTimestamp, reply_requested: bool) {
+    pub(super) fn heard(
+        &mut self,
+        wal_end: Lsn,
+        sent_at: PgTimestamp,
+        reply_requested: bool,
+    ) -> Result<(), Fault> {
         self.received(wal_end);
-        self.intake.passed(wal_end);
+        self.intake.passed(wal_end).map_err(diagnosis::of_disorder)?;
         if !self.intake.in_transaction() {
             self.book.boundary(wal_end);
         }
@@ -262,6 +270,7 @@ impl Sink {
         if reply_requested {
             self.positions.answer();
         }
+        Ok(())
     }
 
     /// Shows where it stands, and what is in the way.
@@ -276,6 +285,14 @@ impl Sink {
         let durable = self.intake.durable().lsn();
         self.status.progress(self.received, durable, self.intake.oldest_commit(), in_flight);
         let now = Instant::now();
+        if self.held {
+            // Nobody listens to the server, so its silence means nothing; what says that it is gone
+            // does.
+            self.strictness.standing.heard(now);
+            if let Some(fault) = self.positions.lost() {
+                return Err(fault);
+            }
+        }
         let trouble = match self.desk.trouble() {
             Some(Trouble::Lasting(fault)) => return Err(fault),
             Some(Trouble::Passing(fault)) => Some(fault),
@@ -283,14 +300,12 @@ impl Sink {
         };
         let verdict = self.strictness.standing.judge(now, in_flight, durable);
         let away = trouble.is_some() || verdict == Verdict::KafkaStalled;
-        let yields = self.strictness.yielding.is_due(now, away);
+        // A standby would publish what is not to be published.
+        let yields = self.strictness.yielding.is_due(now, away && !self.held);
         let fault = match verdict {
             Verdict::Well | Verdict::OnTrial if let Some(fault) = trouble => fault,
             Verdict::Well => {
-                if let State::Waiting(_) = self.status.state() {
-                    tracing::info!(pipeline = self.status.name, "changes flow again");
-                    self.status.enter(State::Streaming);
-                }
+                self.is_well();
                 return Ok(());
             }
             Verdict::OnTrial => return Ok(()),
@@ -309,13 +324,26 @@ impl Sink {
             return Err(fault);
         }
         match self.status.state() {
-            State::Streaming => super::report(&self.status, &fault),
+            State::Streaming | State::Paused => super::report(&self.status, &fault),
             State::Waiting(known) if known.code != fault.code => {
                 super::report(&self.status, &fault);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Nothing is in the way: changes flow, or rest where somebody has asked for it.
+    fn is_well(&self) {
+        let rests = self.held && self.intake.is_settled();
+        let well = if rests { State::Paused } else { State::Streaming };
+        let now = self.status.state();
+        if now == well || matches!(now, State::Draining | State::Stopped(_)) {
+            return;
+        }
+        let said = if rests { "paused: nothing is published" } else { "changes flow again" };
+        tracing::info!(pipeline = self.status.name, "{said}");
+        self.status.enter(well);
     }
 
     fn kafka_stalled(&self) -> Fault {

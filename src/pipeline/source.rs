@@ -398,6 +398,12 @@ fn usable(on: &Connection, slot: &Slot) -> Result<Lsn, Fault> {
             "give source.slot the name of another slot, or one that does not exist yet".to_owned(),
         );
     }
+    if slot.two_phase {
+        return unusable(
+            format!("slot {name} sends prepared transactions before they are committed"),
+            "give source.slot the name of another slot, or one that does not exist yet".to_owned(),
+        );
+    }
     if slot.wal_status == Some(WalStatus::Lost) || slot.invalidation_reason.is_some() {
         let why =
             slot.invalidation_reason.as_deref().unwrap_or("it fell behind max_slot_wal_keep_size");

@@ -21,7 +21,7 @@ use waltide_core::change::Row;
 use waltide_core::logical::Form;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{
-    Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
+    Begin, Commit, Decoder, Frame, Message, Relation, RelationBody, RelationCache, Truncate,
 };
 
 use super::diagnosis;
@@ -34,7 +34,9 @@ use super::sink::{SHOW_EVERY, Sink};
 
 use super::snapshot::{self, Snapshots};
 use super::stopwatch::Stopwatch;
+use super::streamed::Streamed;
 use super::transactions::{Means, Transactions};
+use crate::control::{Asked, Orders};
 use crate::fault::Fault;
 use crate::postgres::StreamReader;
 use crate::status::{Pipeline, State};
@@ -68,8 +70,12 @@ pub(super) struct Engine {
     pub(super) heartbeats: Option<Heartbeats>,
     /// Where the rows that were there before are read, if that is wanted.
     pub(super) snapshots: Option<Box<Snapshots>>,
-    /// It was asked to end, and begins nothing new.
+    /// Transactions that come before they are committed.
+    pub(super) streamed: Streamed,
+    /// It was asked to end, or to make room for another stream, and begins nothing new.
     pub(super) draining: bool,
+    /// That, or somebody has asked for a pause.
+    resting: bool,
     pub(super) status: Arc<Pipeline>,
     /// Where the transaction before this one ends.
     pub(super) last_commit: Option<Lsn>,
@@ -92,7 +98,9 @@ impl Engine {
             sink,
             heartbeats,
             snapshots,
+            streamed: Streamed::default(),
             draining: false,
+            resting: false,
             transactions,
             messages,
             relations: RelationCache::new(),
@@ -114,6 +122,7 @@ impl Engine {
         &mut self,
         reader: &mut StreamReader,
         shutdown: &watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<Ended, Fault> {
         let mut asked = shutdown.clone();
         let out_of_time = async {
@@ -125,7 +134,7 @@ impl Engine {
         };
         let mut asked = shutdown.clone();
         tokio::select! {
-            ended = self.stream(reader, &mut asked) => ended.map(|()| Ended::Drained),
+            ended = self.stream(reader, &mut asked, orders) => ended.map(|()| Ended::Drained),
             () = out_of_time => Ok(Ended::OutOfTime),
         }
     }
@@ -134,6 +143,7 @@ impl Engine {
         &mut self,
         reader: &mut StreamReader,
         shutdown: &mut watch::Receiver<bool>,
+        orders: &mut Orders,
     ) -> Result<(), Fault> {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,14 +156,25 @@ impl Engine {
                 self.sink.offer(self.snapshots.is_some());
                 return self.show();
             }
-            if self.snapshots.is_some() {
+            let paused = orders.paused();
+            if self.sink.held && !paused && !draining {
+                // What was read before the pause is not behind anything that will be read.
+                self.sink.held = false;
+                self.drain(reader, draining).await?;
+                self.worked(&mut stopwatch);
+            }
+            self.sink.held = paused && !self.sink.intake.in_transaction();
+            let resting = draining || paused;
+            self.resting = resting;
+            if self.snapshots.is_some() && !paused {
                 stopwatch.waited(self.status.stages());
                 Box::pin(self.advance_snapshots()).await?;
                 self.worked(&mut stopwatch);
             }
-            // An open transaction is read to its end even while draining: left half-way, all of
-            // it would be repeated.
-            let reading = !draining || self.sink.intake.in_transaction();
+            // An open transaction is read to its end even while resting: left half-way, all of it
+            // would be repeated.
+            let publishing = self.streamed.is_publishing();
+            let reading = !publishing && (!resting || self.sink.intake.in_transaction());
             tokio::select! {
                 biased;
                 // Reports first: they cost little and make room.
@@ -162,15 +183,16 @@ impl Engine {
                     self.draining = true;
                     self.status.enter(State::Draining);
                 }
+                asked = orders.next(), if !draining => self.obey(asked),
                 _ = show.tick() => {
                     stopwatch.waited(self.status.stages());
                     self.show()?;
-                    if !draining {
+                    if !resting {
                         self.beat().await?;
                     }
                 }
                 // Few, and a stream that is always ready must not keep them waiting.
-                Some(event) = snapshot::event(&mut self.snapshots), if !draining => {
+                Some(event) = snapshot::event(&mut self.snapshots), if !resting => {
                     if let Some(snapshots) = &mut self.snapshots {
                         snapshots.enter(&mut self.sink.book, event);
                     }
@@ -181,9 +203,15 @@ impl Engine {
                         snapshots.behind = count >= BEHIND_BYTES;
                     }
                     stopwatch.waited(self.status.stages());
-                    self.drain(reader, draining).await?;
+                    self.drain(reader, resting).await?;
                     self.worked(&mut stopwatch);
                     self.sink.read(count);
+                }
+                // Nothing waits for it, so all else has its turn before.
+                () = std::future::ready(()), if publishing => {
+                    stopwatch.waited(self.status.stages());
+                    Box::pin(self.publish_some()).await?;
+                    self.worked(&mut stopwatch);
                 }
             }
         }
@@ -194,19 +222,31 @@ impl Engine {
         stopwatch.worked(self.status.stages(), kafka, schemas);
     }
 
+    /// Does what somebody has asked for.
+    fn obey(&mut self, asked: Option<Asked>) {
+        // A wish is seen by whoever looks.
+        let Some(asked) = asked.filter(Asked::is_wanted) else { return };
+        match asked.command {}
+    }
+
     /// Applies what is in the reader's buffer.
-    async fn drain(&mut self, reader: &mut StreamReader, draining: bool) -> Result<(), Fault> {
+    async fn drain(&mut self, reader: &mut StreamReader, resting: bool) -> Result<(), Fault> {
         while let Some(payload) = reader.next_frame() {
             let payload = payload.map_err(|error| diagnosis::of_source(&error))?;
             self.apply(payload).await?;
-            if draining && !self.sink.intake.in_transaction() {
+            let between = resting && !self.sink.intake.in_transaction();
+            if between || self.streamed.holds_up() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn show(&mut self) -> Result<(), Fault> {
+    pub(super) fn show(&mut self) -> Result<(), Fault> {
+        if let Some(spool) = &self.streamed.spool {
+            let (bytes, open, oldest) = spool.standing();
+            self.status.spooled(bytes, open, oldest);
+        }
         let counts = self.relations.payloads_mut().filter_map(|known| match known {
             Known::Captured(route) => route.take_counts(),
             Known::Described | Known::LeftOut => None,
@@ -223,21 +263,27 @@ impl Engine {
         match Frame::decode(payload).map_err(|error| diagnosis::of_bytes(&error))? {
             Frame::XLogData { start, sent_at, body, .. } => {
                 self.sink.received(start);
+                let in_stream = self.decoder.context().in_stream;
                 let message = self.decoder.decode(body);
                 let message = message.map_err(|error| diagnosis::of_bytes(&error))?;
+                if in_stream {
+                    return self.keep(&message, body, start);
+                }
                 match &message {
                     Message::Logical(_, logical) => Box::pin(self.logical(logical, sent_at)).await,
+                    Message::StreamStart { .. }
+                    | Message::StreamCommit(..)
+                    | Message::StreamAbort(_) => self.open_transaction(&message, sent_at),
                     message => self.message(message, start).await,
                 }
             }
             Frame::Keepalive { wal_end, sent_at, reply_requested } => {
-                self.sink.heard(wal_end, sent_at, reply_requested);
-                Ok(())
+                self.sink.heard(wal_end, sent_at, reply_requested)
             }
         }
     }
 
-    async fn message(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
+    pub(super) async fn message(&mut self, message: &Message<'_>, lsn: Lsn) -> Result<(), Fault> {
         match message {
             Message::Insert(_, relation, new) => self.row(*relation, lsn, Row::Insert(*new)).await,
             Message::Update(_, relation, old, new) => {
@@ -245,9 +291,8 @@ impl Engine {
             }
             Message::Delete(_, relation, old) => self.row(*relation, lsn, Row::Delete(*old)).await,
             Message::Begin(begin) => {
-                self.out.position.start(begin.commit_lsn.0);
-                self.sink.book.begin(begin.xid);
-                self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
+                self.note_awaited(begin.xid);
+                self.begin(begin)
             }
             Message::Commit(commit) => self.commit(commit).await,
             Message::Truncate(_, truncate) => self.truncates(truncate, lsn).await,
@@ -258,7 +303,13 @@ impl Engine {
         }
     }
 
-    async fn commit(&mut self, commit: &Commit) -> Result<(), Fault> {
+    pub(super) fn begin(&mut self, begin: &Begin) -> Result<(), Fault> {
+        self.out.position.start(begin.commit_lsn.0);
+        self.sink.book.begin(begin.xid);
+        self.sink.intake.begin(begin).map_err(diagnosis::of_disorder)
+    }
+
+    pub(super) async fn commit(&mut self, commit: &Commit) -> Result<(), Fault> {
         if let Some(transactions) = &mut self.transactions {
             // What only repeats has no place, and was not begun either.
             if let Some(place) = self.sink.intake.behind().map_err(diagnosis::of_disorder)? {
@@ -270,7 +321,7 @@ impl Engine {
         self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
         self.sink.book.boundary(commit.end_lsn.0);
-        if self.sink.book.is_idle() {
+        if self.sink.book.is_idle() || self.resting {
             return Ok(());
         }
         // A stream that is far behind is rarely read up to a boundary and no further.
@@ -294,7 +345,7 @@ impl Engine {
         if let Some(snapshots) = &mut self.snapshots {
             snapshots.described(&mut self.sink.book, &relation);
         }
-        if let Some((known, Known::Captured(_))) = self.relations.get(relation.id)
+        if let Some((known, Known::Captured(_))) = self.relations.before(relation.id)
             && *known != relation
         {
             self.status.schema_changed();

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::diagnosis;
 use super::positions::{self, Positions};
 use crate::postgres::{Error, StreamReader, StreamWriter};
 
@@ -29,7 +30,9 @@ impl Told {
             tokio::select! {
                 // A dropped sender stops it as well: nothing feeds a connection that has no owner.
                 _ = stopped => {}
-                error = positions::tell(&mut writer, &shared) => error?,
+                told = positions::tell(&mut writer, &shared) => {
+                    told.inspect_err(|error| shared.lose(diagnosis::of_source(error)))?;
+                }
             }
             Ok(writer)
         });

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::diagnosis;
+use super::positions::Positions;
 use super::source::{self, ANSWER, answered};
 use crate::config::settled::Source;
-use crate::postgres::{Connection, Error, Mode, Params, WalStatus};
+use crate::postgres::{Connection, Error, Mode, Params, SqlState, WalStatus};
 use crate::status::{Pipeline, SlotHealth};
 
 /// How often. Prometheus scrapes every 15 s or so.
@@ -18,7 +20,12 @@ const EVERY: Duration = Duration::from_secs(5);
 const ANEW: Duration = Duration::from_secs(3600);
 
 /// Watches until it is dropped. Its own failures end nothing.
-pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pipeline>) {
+pub(super) async fn watch_source(
+    params: Params,
+    source: Source,
+    positions: Arc<Positions>,
+    status: Arc<Pipeline>,
+) {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection: Option<Connection> = None;
@@ -38,6 +45,11 @@ pub(super) async fn watch_source(params: Params, source: Source, status: Arc<Pip
             Ok(open) => open,
             Err(error) => {
                 tracing::debug!(%error, "cannot look at the source");
+                // A server that shuts down waits until its log is read, for ever where a pipeline
+                // that is paused does not read it.
+                if error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW) {
+                    positions.lose(diagnosis::of_source(&error));
+                }
                 continue;
             }
         };

@@ -3,19 +3,31 @@
 //! For a person who wonders, and for a CI job that has applied a migration to a database of its own.
 //! Nothing is registered, and the database is only read.
 
+mod definitions;
+mod migration;
+mod scratch;
+mod script;
+
+use std::collections::hash_map::Entry;
+
 use waltide_core::avro::Plan;
+use waltide_core::pgoutput::RelationId;
 
 use crate::config::settled::Pipeline;
 use crate::config::{TableName, TablePattern};
 use crate::fault::{Code, Fault};
 use crate::pipeline;
 use crate::postgres::catalog::TableFacts;
-use crate::postgres::{Connection, Mode, Params};
+use crate::postgres::{self, Connection, Mode, Params};
 use crate::registry::{Client, Error, Verdict, changes};
+
+pub use migration::{Asked, Failure, Found, Outcome, Script, plan};
 
 /// A table as consumers would know it.
 #[derive(Clone, Debug)]
 pub struct Preview {
+    /// What the table keeps when it is renamed.
+    pub id: RelationId,
     /// The table.
     pub table: TableName,
     /// Its topic.
@@ -27,7 +39,7 @@ pub struct Preview {
 }
 
 /// A schema and what it is registered under.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The name.
     pub name: String,
@@ -67,6 +79,16 @@ impl Change {
             Self::Incompatible { .. } => "incompatible",
         }
     }
+
+    /// What is different, and what the registry says against it.
+    #[must_use]
+    pub fn told(&self) -> (&[String], &[String]) {
+        match self {
+            Self::None | Self::New => (&[], &[]),
+            Self::Compatible { changes } => (changes, &[]),
+            Self::Incompatible { changes, reasons } => (changes, reasons),
+        }
+    }
 }
 
 /// The captured tables of a database, or those of them that a pattern names.
@@ -78,8 +100,27 @@ pub async fn tables(
     params: &Params,
     wanted: &[TablePattern],
 ) -> Result<Vec<Preview>, Fault> {
+    let opened = Connection::open(params, Mode::Plain).await;
+    let mut on = opened.map_err(|error| pipeline::of_source(&error))?;
+    let previews = compiled(&mut on, settings, wanted).await?;
+    if previews.is_empty() {
+        return Err(Fault::new(
+            Code::NoTables,
+            format!("no captured table of {} is asked for", on.peer()),
+            "correct --table, or source.tables and source.exclude",
+        ));
+    }
+    on.close().await;
+    Ok(previews)
+}
+
+/// What it comes to on a connection, where there may be none.
+async fn compiled(
+    on: &mut Connection,
+    settings: &Pipeline,
+    wanted: &[TablePattern],
+) -> Result<Vec<Preview>, Fault> {
     let source = |error| pipeline::of_source(&error);
-    let mut on = Connection::open(params, Mode::Plain).await.map_err(source)?;
     let all = on.list_tables(&["*"]).await.map_err(source)?;
     let captured = |table: &&TableFacts| {
         let one = |pattern: &TablePattern| pattern.matches(&table.schema, &table.name);
@@ -88,17 +129,20 @@ pub async fn tables(
             && table.is_streamed()
     };
     let facts: Vec<&TableFacts> = all.iter().filter(captured).collect();
-    if facts.is_empty() {
-        return Err(Fault::new(
-            Code::NoTables,
-            format!("no captured table of {} is asked for", on.peer()),
-            "correct --table, or source.tables and source.exclude",
-        ));
+    let mut described = on.described(&facts, false).await.map_err(source)?;
+    // What is published already says itself which columns the stream has.
+    let publication = on.load_publication(&settings.source.publication).await.map_err(source)?;
+    for table in publication.iter().flat_map(|publication| &publication.tables) {
+        if let Entry::Occupied(mut known) = described.entry(table.id)
+            && let Some(relation) = on.as_published(table).await.map_err(source)?
+        {
+            known.insert(relation);
+        }
     }
-    let mut described = on.described(&facts).await.map_err(source)?;
     let ids: Vec<_> = facts.iter().map(|table| table.id).collect();
     let mut known = on.load_relations(&ids).await.map_err(source)?;
-    let database = on.peer().database().to_owned();
+    // Rows say which database they are of: the pipeline's own, wherever it is tried.
+    let database = pipeline::params(&settings.source)?.database;
     let mut previews = Vec::new();
     for table in facts {
         let name = TableName { schema: table.schema.clone(), table: table.name.clone() };
@@ -114,10 +158,20 @@ pub async fn tables(
             .into_iter()
             .map(|(name, schema)| Subject { name, schema: schema.to_owned() })
             .collect();
-        previews.push(Preview { table: name, topic, schemas, warnings });
+        previews.push(Preview { id: table.id, table: name, topic, schemas, warnings });
     }
-    on.close().await;
     Ok(previews)
+}
+
+fn of_scratch(error: &postgres::Error) -> Fault {
+    unusable(
+        format!("the server of --scratch does not serve: {error}"),
+        "name a server on which the role may make a database, such as a service of the CI job",
+    )
+}
+
+fn unusable(what: impl Into<String>, mend: impl Into<String>) -> Fault {
+    Fault::new(Code::ScratchUnusable, what, mend)
 }
 
 /// Asks the registry what it would say to a schema.

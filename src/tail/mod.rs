@@ -252,8 +252,7 @@ impl Follower<'_> {
         let (start, body) = match Frame::decode(payload).map_err(strange)? {
             Frame::XLogData { start, body, .. } => (start, body),
             Frame::Keepalive { wal_end, .. } => {
-                self.intake.passed(wal_end);
-                return Ok(());
+                return self.intake.passed(wal_end).map_err(pipeline::of_disorder);
             }
         };
         let message = self.decoder.decode(body).map_err(strange)?;

@@ -7,14 +7,16 @@ use waltide::config::{self, Environment};
 
 use crate::support::{path, text};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/api.md",
     "docs/configuration.md",
     "docs/deployment.md",
     "docs/errors.md",
     "docs/faults.md",
     "docs/guarantees.md",
+    "docs/migrations.md",
     "docs/runbook.md",
     "docs/versions.md",
 ];

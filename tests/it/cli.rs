@@ -7,7 +7,7 @@ use std::process::Command;
 
 use waltide_stack::{Proxy, Stack, Version};
 
-use crate::support::{Daemon, Pipeline, SOON};
+use crate::support::{Daemon, Pipeline, SOON, runtime_directory};
 
 /// How a command ended, and what it printed.
 pub(crate) struct Ended {
@@ -18,6 +18,11 @@ pub(crate) struct Ended {
 
 /// Runs a command that ends by itself.
 pub(crate) fn waltide(arguments: &[&str]) -> Ended {
+    waltide_in(&runtime_directory(), arguments)
+}
+
+/// The same, with another directory for what only the user shall read.
+pub(crate) fn waltide_in(directory: &Path, arguments: &[&str]) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -25,6 +30,7 @@ pub(crate) fn waltide(arguments: &[&str]) -> Ended {
             command.env_remove(&*name);
         }
     }
+    command.env("XDG_RUNTIME_DIR", directory);
     let output = command.args(arguments).output().expect("the program runs");
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     let everything = format!("{out}{}", String::from_utf8_lossy(&output.stderr));

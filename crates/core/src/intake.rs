@@ -8,8 +8,10 @@
 use std::fmt;
 
 use crate::change::{Position, Transaction};
+use crate::checkpoint::{Partial, Progress};
 use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
-use crate::pgoutput::{Begin, Commit, PgTimestamp};
+use crate::pgoutput::{Begin, Commit, Message, PgTimestamp};
+use crate::trail::Trail;
 use crate::watermark::{Ticket, Unaccounted, Watermark};
 
 /// The stream contradicts itself.
@@ -37,6 +39,29 @@ pub enum Disorder {
     },
     /// A delivery that was never produced.
     Unaccounted(Ticket),
+    /// A transaction that is published in part comes again with other rows, or not at all.
+    Another {
+        /// The transaction.
+        commit: CommitLsn,
+        /// So many of its messages are published.
+        published: u64,
+        /// What is wrong.
+        why: Differs,
+    },
+}
+
+/// How a transaction differs from the one that is published in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// Its rows are others.
+    Rows,
+    /// It has fewer.
+    Ends {
+        /// So many.
+        after: u64,
+    },
+    /// The server has gone past it.
+    Missing,
 }
 
 impl fmt::Display for Disorder {
@@ -66,6 +91,18 @@ impl fmt::Display for Disorder {
                     ticket.0
                 )
             }
+            Self::Another { commit, published, why } => {
+                write!(
+                    f,
+                    "of the transaction committed at {} {published} changes are published, and ",
+                    commit.0
+                )?;
+                match why {
+                    Differs::Rows => f.write_str("the server sends others in their place"),
+                    Differs::Ends { after } => write!(f, "now it has {after}"),
+                    Differs::Missing => f.write_str("now the server does not send it"),
+                }
+            }
         }
     }
 }
@@ -86,6 +123,12 @@ struct Open {
     messages: u32,
     /// `None` for a transaction that was delivered before a restart and only repeats.
     ticket: Option<Ticket>,
+    /// Of the messages so far, where that is kept.
+    trail: Trail,
+    /// What of it was published before a restart.
+    published: Option<Partial>,
+    /// The message at hand is.
+    muted: bool,
 }
 
 /// A row's place: what it belongs to and how it is told apart.
@@ -99,6 +142,17 @@ pub struct Place {
     pub ticket: Ticket,
 }
 
+/// How far everything has been handed to the sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// All of what lies before.
+    pub end: EndLsn,
+    /// The last transaction before that; none before the first one here.
+    pub last: Option<CommitLsn>,
+    /// And what of the one after it.
+    pub progress: Progress,
+}
+
 /// The stream's state on one connection.
 #[derive(Debug)]
 pub struct Intake {
@@ -106,6 +160,10 @@ pub struct Intake {
     resumed_at: Lsn,
     open: Option<Open>,
     last: Option<CommitLsn>,
+    /// Whether transactions may be published in parts.
+    in_parts: bool,
+    /// The transaction that is published in part, until it comes.
+    awaited: Option<Partial>,
 }
 
 impl Intake {
@@ -113,7 +171,22 @@ impl Intake {
     /// further than that (it forgets confirmations in a crash); what repeats is left out.
     #[must_use]
     pub fn resume(at: DurableLsn) -> Self {
-        Self { watermark: Watermark::new(at), resumed_at: at.lsn(), open: None, last: None }
+        Self {
+            watermark: Watermark::new(at),
+            resumed_at: at.lsn(),
+            open: None,
+            last: None,
+            in_parts: false,
+            awaited: None,
+        }
+    }
+
+    /// The same where transactions may be published in parts, and one may be already. Its messages
+    /// have places all the same, for what is told of a transaction counts them; but
+    /// [`Intake::is_muted`] while they are at hand.
+    #[must_use]
+    pub fn resume_inside(at: DurableLsn, inside: Option<Partial>) -> Self {
+        Self { in_parts: true, awaited: inside, ..Self::resume(at) }
     }
 
     /// A transaction starts.
@@ -131,11 +204,25 @@ impl Intake {
         // A commit record that starts before the resume point also ends at or before it: the
         // point is the end of a transaction, or a position the server had sent everything up to.
         let repeats = commit_lsn.0 < self.resumed_at;
+        let published = self.awaited.take_if(|awaited| awaited.commit_lsn == commit_lsn);
+        self.goes_to(commit_lsn.0)?;
         let ticket =
             if repeats { None } else { Some(self.watermark.begin(commit_lsn, commit_time)) };
         let transaction = Transaction { commit_lsn, commit_time, xid };
-        self.open = Some(Open { transaction, ordinal: 0, messages: 0, ticket });
+        let (ordinal, messages, trail) = (0, 0, Trail::default());
+        let muted = published.is_some_and(|published| published.ordinal > 0);
+        self.open = Some(Open { transaction, ordinal, messages, ticket, trail, published, muted });
         Ok(())
+    }
+
+    /// A message of the open transaction came. What is published in parts is known again by it.
+    #[inline]
+    pub fn sees(&mut self, message: &Message<'_>) {
+        if let Some(open) = &mut self.open
+            && self.in_parts
+        {
+            open.trail.add(message);
+        }
     }
 
     /// A row or truncate message came; `None` where it repeats what is delivered already.
@@ -144,9 +231,20 @@ impl Intake {
     /// Outside of a transaction.
     pub fn row(&mut self) -> Result<Option<Place>, Disorder> {
         let place = self.behind()?;
+        if let Some(Partial { commit_lsn: commit, ordinal: published, .. }) = self.awaited
+            && place.is_some()
+        {
+            return Err(Disorder::Another { commit, published, why: Differs::Rows });
+        }
         if let Some(open) = &mut self.open {
             open.ordinal += 1;
             open.messages = 0;
+            if let Some(published) = open.published.filter(|it| it.ordinal == open.ordinal)
+                && published.hash != open.trail.hash()
+            {
+                let (commit, published) = (published.commit_lsn, published.ordinal);
+                return Err(Disorder::Another { commit, published, why: Differs::Rows });
+            }
         }
         Ok(place)
     }
@@ -156,8 +254,10 @@ impl Intake {
     ///
     /// # Errors
     /// Outside of a transaction.
-    pub fn behind(&self) -> Result<Option<Place>, Disorder> {
-        let Open { transaction, ordinal, ticket, .. } = self.open.ok_or(Disorder::Outside)?;
+    pub fn behind(&mut self) -> Result<Option<Place>, Disorder> {
+        let open = self.open.as_mut().ok_or(Disorder::Outside)?;
+        open.muted = open.published.is_some_and(|it| open.ordinal < it.ordinal);
+        let Open { transaction, ordinal, ticket, .. } = *open;
         let position = Position { commit_lsn: transaction.commit_lsn, ordinal, sub_index: 0 };
         Ok(ticket.map(|ticket| Place { transaction, position, ticket }))
     }
@@ -199,6 +299,7 @@ impl Intake {
         if let Some(after) = self.last.filter(|last| *last >= begins) {
             return Err(Disorder::BackwardBegin { begins, after });
         }
+        self.goes_to(at)?;
         self.last = Some(begins);
         Ok((at >= self.resumed_at).then(|| self.watermark.begin_alone(sent_at)))
     }
@@ -226,6 +327,37 @@ impl Intake {
         self.watermark.produced();
     }
 
+    /// Whether the message at hand is published already, in a part of its transaction: its records
+    /// are made, and not handed over.
+    #[inline]
+    #[must_use]
+    pub fn is_muted(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.muted)
+    }
+
+    /// How far everything has been handed over: what a checkpoint says that counts only together
+    /// with all of it. Between messages only, and in a transaction only behind a row.
+    #[must_use]
+    pub fn handed_over(&self) -> HandedOver {
+        let (end, last) = self.watermark.handed_over();
+        let reached = self.open.as_ref().filter(|open| open.ticket.is_some()).and_then(|open| {
+            let commit_lsn = open.transaction.commit_lsn;
+            let here = Partial { commit_lsn, ordinal: open.ordinal, hash: open.trail.hash() };
+            // What was published once stays so, however little of it has come again.
+            let before = open.published.filter(|before| before.ordinal > here.ordinal);
+            Some(before.unwrap_or(here)).filter(|reached| reached.ordinal > 0)
+        });
+        let progress = reached.or(self.awaited).map_or(Progress::Complete, Progress::Partial);
+        HandedOver { end, last, progress }
+    }
+
+    /// Whether a part of a transaction may end here: behind a row, and before any message of the
+    /// log that comes before the next.
+    #[must_use]
+    pub fn may_part(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.messages == 0)
+    }
+
     /// The transaction ended.
     ///
     /// # Errors
@@ -236,6 +368,10 @@ impl Intake {
         if announced != commit.commit_lsn {
             return Err(Disorder::ForeignCommit { announced, came: commit.commit_lsn });
         }
+        if let Some(published) = open.published.filter(|it| open.ordinal < it.ordinal) {
+            let why = Differs::Ends { after: open.ordinal };
+            return Err(Disorder::Another { commit: announced, published: published.ordinal, why });
+        }
         self.last = Some(announced);
         if open.ticket.is_some() {
             self.watermark.commit(commit.end_lsn);
@@ -244,9 +380,24 @@ impl Intake {
     }
 
     /// The server has sent everything before this position.
-    pub fn passed(&mut self, lsn: Lsn) {
+    ///
+    /// # Errors
+    /// Where that is past a transaction that is published in part, and it did not come.
+    pub fn passed(&mut self, lsn: Lsn) -> Result<(), Disorder> {
         if self.open.is_none() {
+            self.goes_to(lsn)?;
             self.watermark.passed(lsn);
+        }
+        Ok(())
+    }
+
+    /// The stream goes on there; what is published in part must have come.
+    fn goes_to(&self, lsn: Lsn) -> Result<(), Disorder> {
+        match self.awaited {
+            Some(Partial { commit_lsn: commit, ordinal: published, .. }) if commit.0 < lsn => {
+                Err(Disorder::Another { commit, published, why: Differs::Missing })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -302,166 +453,4 @@ impl Intake {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pgoutput::Xid;
-
-    fn begin(at: u64) -> Begin {
-        Begin { commit_lsn: CommitLsn(Lsn(at)), commit_time: PgTimestamp(0), xid: Xid(7) }
-    }
-
-    fn commit(at: u64, end: u64) -> Commit {
-        Commit {
-            commit_lsn: CommitLsn(Lsn(at)),
-            end_lsn: EndLsn(Lsn(end)),
-            commit_time: PgTimestamp(0),
-        }
-    }
-
-    fn from(lsn: u64) -> Intake {
-        Intake::resume(DurableLsn::proven(Lsn(lsn)))
-    }
-
-    #[test]
-    fn rows_of_a_transaction_are_counted_from_zero() {
-        let mut intake = from(0);
-        intake.begin(&begin(10)).unwrap();
-        let ordinals: Vec<_> =
-            (0..3).map(|_| intake.row().unwrap().unwrap().position.ordinal).collect();
-        assert_eq!(ordinals, [0, 1, 2]);
-        let behind = || intake.behind().unwrap().unwrap().position.ordinal;
-        assert_eq!([behind(), behind()], [3, 3], "looking counts nothing");
-        intake.commit(&commit(10, 12)).unwrap();
-        intake.begin(&begin(12)).unwrap();
-        assert_eq!(intake.row().unwrap().unwrap().position.ordinal, 0);
-    }
-
-    #[test]
-    fn back_to_back_commits_are_told_apart_at_the_resume_point() {
-        // The second commit record starts where the first ends. Resuming at that point must leave
-        // out the first and publish the second.
-        let mut intake = from(20);
-        intake.begin(&begin(10)).unwrap();
-        assert_eq!(intake.row(), Ok(None));
-        intake.commit(&commit(10, 20)).unwrap();
-        assert_eq!(intake.durable().lsn(), Lsn(20));
-        intake.begin(&begin(20)).unwrap();
-        let place = intake.row().unwrap().expect("it is new");
-        intake.produced();
-        intake.commit(&commit(20, 30)).unwrap();
-        assert_eq!(intake.durable().lsn(), Lsn(20));
-        intake.delivered(place.ticket, 1).unwrap();
-        assert_eq!(intake.durable().lsn(), Lsn(30));
-    }
-
-    #[test]
-    fn a_stream_that_contradicts_itself_is_refused() {
-        let mut intake = from(0);
-        assert_eq!(intake.row(), Err(Disorder::Outside));
-        assert_eq!(intake.commit(&commit(5, 6)), Err(Disorder::Outside));
-        intake.begin(&begin(10)).unwrap();
-        assert_eq!(intake.begin(&begin(20)), Err(Disorder::NestedBegin(CommitLsn(Lsn(20)))));
-        assert!(matches!(intake.commit(&commit(11, 12)), Err(Disorder::ForeignCommit { .. })));
-        let mut intake = from(0);
-        intake.begin(&begin(10)).unwrap();
-        intake.commit(&commit(10, 12)).unwrap();
-        assert!(matches!(intake.begin(&begin(10)), Err(Disorder::BackwardBegin { .. })));
-    }
-
-    #[test]
-    fn messages_of_a_transaction_count_no_rows() {
-        let mut intake = from(0);
-        intake.begin(&begin(10)).unwrap();
-        let mut places = Vec::new();
-        for is_row in [false, false, true, false, true, false] {
-            let place = if is_row { intake.row() } else { intake.message() };
-            let Position { ordinal, sub_index, .. } = place.unwrap().unwrap().position;
-            places.push((is_row, ordinal, sub_index));
-        }
-        let expected = [
-            (false, 0, 0),
-            (false, 0, 1),
-            (true, 0, 0),
-            (false, 1, 0),
-            (true, 1, 0),
-            (false, 2, 0),
-        ];
-        assert_eq!(places, expected);
-        assert_eq!(from(0).message(), Err(Disorder::Outside));
-    }
-
-    #[test]
-    fn a_message_of_no_transaction_is_confirmed_once_it_is_delivered() {
-        let mut intake = from(5);
-        let ticket = intake.begin_alone(Lsn(10), PgTimestamp(0)).unwrap().expect("it is new");
-        assert!(!intake.is_settled());
-        intake.passed(Lsn(50));
-        intake.produced();
-        intake.end_alone(Lsn(10));
-        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(5), false));
-        intake.delivered(ticket, 1).unwrap();
-        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(11), true));
-        assert_eq!(intake.last_durable(), None, "it is no commit");
-    }
-
-    #[test]
-    fn a_message_of_no_transaction_waits_for_the_transaction_before_it() {
-        let mut intake = from(0);
-        intake.begin(&begin(10)).unwrap();
-        let row = intake.row().unwrap().unwrap().ticket;
-        intake.produced();
-        intake.commit(&commit(10, 12)).unwrap();
-        let message = intake.begin_alone(Lsn(12), PgTimestamp(0)).unwrap().unwrap();
-        intake.produced();
-        assert_eq!(intake.end_alone(Lsn(12)), Lsn(13));
-        intake.delivered(message, 1).unwrap();
-        assert_eq!(intake.durable().lsn(), Lsn(0));
-        intake.delivered(row, 1).unwrap();
-        assert_eq!(intake.durable().lsn(), Lsn(13));
-        assert_eq!(intake.last_durable(), Some(CommitLsn(Lsn(10))));
-    }
-
-    #[test]
-    fn resuming_behind_a_message_repeats_neither_it_nor_leaves_out_what_follows() {
-        let mut intake = from(11);
-        assert_eq!(intake.begin_alone(Lsn(10), PgTimestamp(0)), Ok(None));
-        // The message ends at 11, and so the next commit may start there.
-        intake.begin(&begin(11)).unwrap();
-        assert!(intake.row().unwrap().is_some());
-        let inside = intake.begin_alone(Lsn(12), PgTimestamp(0));
-        assert_eq!(inside, Err(Disorder::Inside(Lsn(12))));
-        intake.commit(&commit(11, 20)).unwrap();
-        assert!(intake.begin_alone(Lsn(24), PgTimestamp(0)).unwrap().is_some());
-        intake.end_alone(Lsn(24));
-        let backward = intake.begin_alone(Lsn(24), PgTimestamp(0));
-        assert!(matches!(backward, Err(Disorder::BackwardBegin { .. })));
-    }
-
-    #[test]
-    fn a_record_that_is_none_of_the_sources_confirms_nothing_and_holds_nothing_up_for_long() {
-        let mut intake = from(5);
-        let ticket = intake.begin_aside(PgTimestamp(0));
-        intake.produced();
-        intake.end_aside();
-        intake.passed(Lsn(50));
-        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(5), false));
-        intake.delivered(ticket, 1).unwrap();
-        assert_eq!((intake.durable().lsn(), intake.is_settled()), (Lsn(50), true));
-        let ticket = intake.begin_aside(PgTimestamp(0));
-        intake.produced();
-        intake.end_aside();
-        intake.delivered(ticket, 1).unwrap();
-        assert_eq!(intake.durable().lsn(), Lsn(50), "it has no position of its own");
-    }
-
-    #[test]
-    fn a_keepalive_between_rows_confirms_nothing() {
-        let mut intake = from(0);
-        intake.begin(&begin(10)).unwrap();
-        intake.passed(Lsn(50));
-        assert_eq!(intake.durable().lsn(), Lsn(0));
-        intake.commit(&commit(10, 12)).unwrap();
-        intake.passed(Lsn(50));
-        assert_eq!(intake.durable().lsn(), Lsn(50));
-    }
-}
+mod tests;

@@ -16,6 +16,8 @@ pub mod logical;
 pub mod lsn;
 pub mod pgoutput;
 pub mod snapshot;
+pub mod spool;
+pub mod trail;
 pub mod transaction;
 pub mod value;
 pub mod watermark;

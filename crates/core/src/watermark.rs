@@ -41,13 +41,18 @@ pub struct Watermark {
     entries: VecDeque<Entry>,
     durable: Lsn,
     last: Option<CommitLsn>,
+    /// The end of what was handed over whole, and the last transaction of it.
+    handed: Lsn,
+    last_handed: Option<CommitLsn>,
 }
 
 impl Watermark {
     /// Books that start where everything before is durable already.
     #[must_use]
     pub fn new(start: DurableLsn) -> Self {
-        Self { first: 0, entries: VecDeque::new(), durable: start.lsn(), last: None }
+        let durable = start.lsn();
+        let (entries, last, last_handed) = (VecDeque::new(), None, None);
+        Self { first: 0, entries, durable, last, handed: durable, last_handed }
     }
 
     /// A transaction starts; at most one is open at a time, for commits come one after another.
@@ -77,6 +82,8 @@ impl Watermark {
     pub fn commit(&mut self, end: EndLsn) {
         if let Some(entry) = self.entries.back_mut() {
             entry.end = Some(end.0);
+            self.handed = self.handed.max(end.0);
+            self.last_handed = entry.commit_lsn.or(self.last_handed);
         }
         self.advance();
     }
@@ -92,6 +99,7 @@ impl Watermark {
         if self.in_transaction() {
             return;
         }
+        self.handed = self.handed.max(lsn);
         match self.entries.back_mut() {
             Some(last) => last.end = last.end.max(Some(lsn)),
             None => self.durable = self.durable.max(lsn),
@@ -125,6 +133,13 @@ impl Watermark {
     #[must_use]
     pub fn durable(&self) -> DurableLsn {
         DurableLsn::proven(self.durable)
+    }
+
+    /// Everything before this position was handed to the sink, and the last transaction of that.
+    /// It is durable only once all of that is.
+    #[must_use]
+    pub fn handed_over(&self) -> (EndLsn, Option<CommitLsn>) {
+        (EndLsn(self.handed), self.last_handed)
     }
 
     /// The last transaction of which everything is delivered; none before the first one here.

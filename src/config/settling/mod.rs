@@ -1,13 +1,13 @@
 //! From what was typed to what it means. Everything wrong is collected before anything is given
 //! up, so one run shows all there is to mend.
 
+mod http;
 mod options;
 mod registry;
 mod sink;
 mod source;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,15 +19,14 @@ use super::settled::{self, Delivery, LogFormat, LogLevel, Snapshot, SnapshotOpti
 use super::tables::MAX_IDENTIFIER_BYTES;
 use super::typed::{self, Envelope, LargeRows, Profile, SnapshotMode, value_or};
 
-/// Where metrics and health are served unless told otherwise.
-const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
-
-/// Where open transactions are spooled unless told otherwise.
 /// One chunk is read while another is published.
 const DEFAULT_PARALLELISM: u8 = 2;
 
+/// Where open transactions are spooled unless told otherwise.
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
+
+/// What they may take there unless told otherwise. Half of what the chart gives.
+const DEFAULT_SPOOL_MAX_BYTES: u64 = 1 << 30;
 
 /// No field of Postgres is larger; Kafka takes far less unless it is told otherwise.
 const DEFAULT_MAX_ROW_BYTES: usize = 1 << 30;
@@ -118,7 +117,7 @@ impl Settling<'_> {
         };
         let named = self.name(name, at);
         let source = typed.source.required("source", at, self.problems);
-        let source = source.and_then(|given| self.source(name, given));
+        let source = source.and_then(|given| self.source(name, given, &typed.messages));
         let kafka = typed.kafka.required("kafka", at, self.problems);
         let kafka = kafka.and_then(|given| self.kafka(given));
         let registry = typed.registry.required("registry", at, self.problems);
@@ -147,6 +146,11 @@ impl Settling<'_> {
             delivery: delivery?,
             snapshot: snapshot?,
             spool: typed.spool.value().cloned().unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL)),
+            spool_max_bytes: typed
+                .spool_max_bytes
+                .value()
+                .and_then(|count| u64::try_from(count.0).ok())
+                .unwrap_or(DEFAULT_SPOOL_MAX_BYTES),
             max_row_bytes: typed
                 .max_row_bytes
                 .value()
@@ -322,28 +326,6 @@ impl Settling<'_> {
         }))
     }
 
-    fn http(&mut self, typed: &Key<typed::Http>) -> Option<settled::Http> {
-        let listen = match typed {
-            Key::Broken => return None,
-            Key::Absent => &Key::Absent,
-            Key::Given(given) => &given.value.listen,
-        };
-        let given = match listen {
-            Key::Broken => return None,
-            Key::Absent => return Some(settled::Http { listen: DEFAULT_LISTEN }),
-            Key::Given(given) => given,
-        };
-        if let Ok(listen) = given.value.parse() {
-            return Some(settled::Http { listen });
-        }
-        let error = given.at.error(Kind::InvalidValue, "this is not an address with a port");
-        self.problems.add(error.help(
-            "as in `127.0.0.1:9464`, `0.0.0.0:9464` or `[::]:9464`; a host's name does not say on \
-             which address to listen",
-        ));
-        None
-    }
-
     fn log(&mut self, typed: &Key<typed::Log>) -> settled::Log {
         let nothing = typed::Log::default();
         let typed = typed.value().unwrap_or(&nothing);
@@ -355,7 +337,7 @@ impl Settling<'_> {
 }
 
 /// A time, where it is not zero.
-fn seconds<const MAX: i32>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<Duration> {
+fn seconds<const MAX: i64>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<Duration> {
     let seconds = typed.value().and_then(|count| u64::try_from(count.0).ok());
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }

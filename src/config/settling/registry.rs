@@ -131,7 +131,10 @@ impl Settling<'_> {
     }
 
     /// The outer nothing says that a problem was collected.
-    fn secret(&mut self, given: (&Key<Secret>, &Key<PathBuf>)) -> Option<Option<Credential>> {
+    pub(super) fn secret(
+        &mut self,
+        given: (&Key<Secret>, &Key<PathBuf>),
+    ) -> Option<Option<Credential>> {
         match given {
             (Key::Broken, _) | (_, Key::Broken) => None,
             (Key::Given(_), Key::Given(file)) => {

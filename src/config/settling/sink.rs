@@ -6,7 +6,7 @@ use crate::config::error::Kind;
 use crate::config::keys::shown_name;
 use crate::config::librdkafka;
 use crate::config::reading::{At, Given, Key, Map, Property};
-use crate::config::scalars::Verbatim;
+use crate::config::scalars::{Count, Verbatim};
 use crate::config::secret::{Credential, Secret};
 use crate::config::settled::{Kafka, KafkaLogin, Source};
 use crate::config::topic::TopicTemplate;
@@ -36,8 +36,8 @@ impl Settling<'_> {
         Some(Kafka {
             bootstrap_servers: servers?,
             topic: topic?,
-            partitions: typed.partitions.value().map(|count| count.0),
-            replication_factor: typed.replication_factor.value().map(|count| count.0),
+            partitions: whole(&typed.partitions),
+            replication_factor: whole(&typed.replication_factor),
             topic_config: topic_config?,
             properties: properties?,
             login: login?,
@@ -175,7 +175,7 @@ impl Settling<'_> {
         let Some((min_isr, replicas)) = min_isr.zip(typed.replication_factor.value()) else {
             return;
         };
-        if min_isr.value.0.expose().parse().is_ok_and(|wanted: i32| wanted > replicas.0) {
+        if min_isr.value.0.expose().parse().is_ok_and(|wanted: i64| wanted > replicas.0) {
             let message = format!(
                 "no record could be written: more in-sync replicas are wanted than the {} of \
                  `replication_factor`",
@@ -214,4 +214,8 @@ fn verbatims(typed: &Key<Map<Property, Verbatim>>) -> Option<Verbatims> {
     };
     let given = entries.iter().filter_map(|entry| Some((entry, entry.value.value()?)));
     Some(given.map(|(entry, value)| (entry.name.clone(), value.0.clone())).collect())
+}
+
+fn whole<const MIN: i64, const MAX: i64>(typed: &Key<Count<MIN, MAX>>) -> Option<i32> {
+    typed.value().and_then(|count| i32::try_from(count.0).ok())
 }

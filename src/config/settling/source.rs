@@ -18,6 +18,7 @@ impl Settling<'_> {
         &mut self,
         pipeline: &str,
         given: &Given<typed::Source>,
+        messages: &Key<bool>,
     ) -> Option<Source> {
         let Given { value: typed, at } = given;
         let url = typed.url.required("url", at, self.problems).and_then(|given| {
@@ -41,6 +42,7 @@ impl Settling<'_> {
         let default = format!("{DEFAULT_NAME_PREFIX}{}", pipeline.replace('-', "_"));
         let slot = self.slot(&typed.slot, &default);
         let publication = self.publication(&typed.publication, &default);
+        let streaming = self.streaming(&typed.streaming, value_or(messages, false));
         Some(Source {
             url: url?,
             password: password?,
@@ -49,8 +51,21 @@ impl Settling<'_> {
             slot: slot?,
             publication: publication?,
             failover: value_or(&typed.failover, false),
+            streaming,
             binary: value_or(&typed.binary, true),
         })
+    }
+
+    /// Inside a stream a message of a subtransaction that is rolled back cannot be told from others.
+    fn streaming(&mut self, typed: &Key<bool>, messages: bool) -> bool {
+        if let Key::Given(given) = typed
+            && given.value
+            && messages
+        {
+            let error = given.at.key_error(Kind::Conflict, "`messages` cannot be read with this");
+            self.problems.add(error.help("take one of them away"));
+        }
+        value_or(typed, !messages)
     }
 
     fn source_password(

@@ -95,6 +95,7 @@ JOIN pg_class c ON c.oid = a.attrelid
 LEFT JOIN pg_index i ON i.indrelid = c.oid
       AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
 WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+      AND ($2::boolean OR a.attgenerated = '')
 ORDER BY a.attrelid, a.attnum";
 
 impl Connection {
@@ -144,13 +145,16 @@ impl Connection {
         Ok((most, most.saturating_sub(took_us)))
     }
 
-    /// Tables as the stream would describe them, with all columns.
+    /// Tables as the stream would describe them, with all columns; those that are generated are
+    /// in a stream only where a publication has them.
     pub async fn described(
         &mut self,
         tables: &[&TableFacts],
+        generated: bool,
     ) -> Result<HashMap<RelationId, Relation>, Error> {
         let wanted = oids(tables.iter().map(|table| table.id.0));
-        let rows = self.query(COLUMNS, &[Some(&wanted)]).await?;
+        let rows =
+            self.query(COLUMNS, &[Some(&wanted), Some(if generated { "t" } else { "f" })]).await?;
         let mut columns = grouped(self.rows_as(&rows, "a row of pg_attribute", column)?);
         let relation = |table: &&TableFacts| {
             let relation = Relation {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use waltide_stack::serde_json::{self, Value};
 use waltide_stack::{Process, eventually};
 
-use super::SOON;
 use super::pipeline::ConfigFile;
+use super::{SOON, runtime_directory};
 
 /// How long an ordered end may take: the drain of 20 s, the farewell, and a busy machine.
 const END: Duration = Duration::from_secs(40);
@@ -26,6 +26,12 @@ impl Daemon {
     /// Runs the program with `arguments` and `--config FILE`.
     #[track_caller]
     pub(crate) fn launch(file: ConfigFile, arguments: &[&str]) -> Self {
+        Self::launch_in(&runtime_directory(), file, arguments)
+    }
+
+    /// The same, with another directory for what only its user shall read.
+    #[track_caller]
+    pub(crate) fn launch_in(directory: &Path, file: ConfigFile, arguments: &[&str]) -> Self {
         // Another build of it may be measured.
         let other = std::env::var_os("WALTIDE_BINARY");
         let program = other.unwrap_or_else(|| env!("CARGO_BIN_EXE_waltide").into());
@@ -38,6 +44,7 @@ impl Daemon {
                 command.env_remove(&*name);
             }
         }
+        command.env("XDG_RUNTIME_DIR", directory);
         Self::of(&command, file)
     }
 

@@ -21,8 +21,10 @@ mod order;
 mod pipeline;
 mod position;
 mod random;
+mod request;
 pub(crate) mod text;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use change::{Change, Op};
@@ -36,6 +38,7 @@ pub(crate) use order::{
 pub(crate) use pipeline::{ConfigFile, Pipeline};
 pub(crate) use position::{Lsn, Position};
 pub(crate) use random::Random;
+pub(crate) use request::Request;
 
 /// Makes a test of a function that takes a version, for each version of Postgres.
 macro_rules! on_each_version {
@@ -68,3 +71,8 @@ pub(crate) use on_each_version;
 
 /// For what takes milliseconds on a quiet machine, and must never fail on a busy one.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// Where daemons of this process of tests write what only their user shall read.
+pub(crate) fn runtime_directory() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{}", std::process::id()))
+}

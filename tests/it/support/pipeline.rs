@@ -106,10 +106,18 @@ impl<'a> Pipeline<'a> {
 
     /// The file as the daemon reads it; JSON is YAML. It is removed on drop.
     pub(crate) fn file(&self) -> ConfigFile {
-        let text = json!({
+        self.file_with_http(&[])
+    }
+
+    /// The same, with keys of `http`.
+    pub(crate) fn file_with_http(&self, http: &[(&str, Value)]) -> ConfigFile {
+        let mut text = json!({
             "pipelines": { self.name(): self.settings },
             "http": { "listen": "127.0.0.1:0" },
         });
+        for (key, value) in http {
+            text["http"][key] = value.clone();
+        }
         ConfigFile::of(self.name(), &text.to_string())
     }
 
@@ -117,6 +125,18 @@ impl<'a> Pipeline<'a> {
     #[track_caller]
     pub(crate) fn launch(&self) -> Daemon {
         Daemon::launch(self.file(), &["run"])
+    }
+
+    /// Starts a daemon with keys of `http`.
+    #[track_caller]
+    pub(crate) fn launch_with_http(&self, http: &[(&str, Value)]) -> Daemon {
+        Daemon::launch(self.file_with_http(http), &["run"])
+    }
+
+    /// Starts a daemon with a directory of its own for what only its user shall read.
+    #[track_caller]
+    pub(crate) fn launch_in(&self, directory: &Path) -> Daemon {
+        Daemon::launch_in(directory, self.file(), &["run"])
     }
 
     /// Starts a daemon and waits until it streams.

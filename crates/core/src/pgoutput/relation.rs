@@ -168,9 +168,10 @@ pub const MAX_RELATIONS: usize = 1 << 17;
 
 /// What one connection has said of its relations, and what its streamed transactions have.
 ///
-/// Call the method named after a message when that message arrives, not when a spooled
-/// transaction is published: by then newer descriptions may have come. Publishing a spooled
-/// transaction takes a [`Relations`] of its own, filled from the Relation messages of the spool.
+/// Call the method named after a message when that message arrives; Stream Commit's once the
+/// transaction is published, before which no other message may come. A spooled transaction is
+/// published between [`RelationCache::publish`] and [`RelationCache::stream_commit`]: its rows are
+/// those of the Relation messages before them in the spool, whatever came since.
 #[derive(Clone, Debug)]
 pub struct RelationCache<P> {
     connection: Relations<P>,
@@ -178,12 +179,15 @@ pub struct RelationCache<P> {
     /// server streams the largest ones only.
     streamed: Vec<(Xid, Relations<P>)>,
     block: Option<(Xid, Relations<P>)>,
+    /// Of the streamed transaction that is being published.
+    published: Option<Relations<P>>,
     arrivals: u64,
 }
 
 impl<P> Default for RelationCache<P> {
     fn default() -> Self {
-        Self { connection: Relations::new(), streamed: Vec::new(), block: None, arrivals: 0 }
+        let connection = Relations::new();
+        Self { connection, streamed: Vec::new(), block: None, published: None, arrivals: 0 }
     }
 }
 
@@ -194,35 +198,54 @@ impl<P> RelationCache<P> {
         Self::default()
     }
 
-    /// A Relation message: it counts for the streamed transaction whose block is being read, else
-    /// for the connection.
+    /// A Relation message: it counts for the streamed transaction whose block is being read, or that
+    /// is being published, else for the connection.
     pub fn insert(&mut self, relation: Relation, payload: P) -> Result<(), TooManyRelations> {
-        let open = self.streamed.iter().chain(&self.block).map(|(_, of)| of.len());
-        if self.connection.len() + open.sum::<usize>() >= MAX_RELATIONS {
+        let open = self.streamed.iter().chain(&self.block).map(|(_, of)| of);
+        let known = open.chain(&self.published).map(Relations::len).sum::<usize>();
+        if self.connection.len() + known >= MAX_RELATIONS {
             return Err(TooManyRelations);
         }
         self.arrivals += 1;
         let slot = Slot { relation, payload, arrival: self.arrivals };
-        match &mut self.block {
-            Some((_, relations)) => relations.put(slot),
-            None => self.connection.put(slot),
-        }
+        self.current().put(slot);
         Ok(())
     }
 
     /// The relation of a row, as described to the streamed transaction whose block is being
-    /// read, else to the connection. `None` breaks the protocol: the row cannot be read.
+    /// read, or that is being published, else to the connection. `None` breaks the protocol: the
+    /// row cannot be read.
     #[inline]
     pub fn get(&mut self, id: RelationId) -> Option<(&Relation, &mut P)> {
-        match &mut self.block {
-            Some((_, relations)) => relations.get(id),
-            None => self.connection.get(id),
+        self.current().get(id)
+    }
+
+    #[inline]
+    fn current(&mut self) -> &mut Relations<P> {
+        match (&mut self.block, &mut self.published) {
+            (None, None) => &mut self.connection,
+            (Some((_, relations)), _) | (None, Some(relations)) => relations,
         }
     }
 
-    /// What hangs on the connection's relations.
+    /// What was known of a relation before a description of it that is about to be inserted.
+    #[must_use]
+    pub fn before(&self, id: RelationId) -> Option<(&Relation, &P)> {
+        let find = |of: &Relations<P>| of.index.get(&id.0).copied();
+        let published = self.published.as_ref().and_then(|of| of.entries.get(find(of)?));
+        let slot = published.or_else(|| self.connection.entries.get(find(&self.connection)?))?;
+        Some((&slot.relation, &slot.payload))
+    }
+
+    /// What hangs on the relations of which rows are published.
     pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut P> {
-        self.connection.entries.iter_mut().map(|slot| &mut slot.payload)
+        let published = self.published.iter_mut().flat_map(|of| of.entries.iter_mut());
+        self.connection.entries.iter_mut().chain(published).map(|slot| &mut slot.payload)
+    }
+
+    /// A streamed transaction is published from here on, until [`RelationCache::stream_commit`].
+    pub fn publish(&mut self) {
+        self.published = Some(Relations::new());
     }
 
     /// Stream Start.
@@ -241,6 +264,7 @@ impl<P> RelationCache<P> {
     /// Stream Commit: what was described to the transaction counts for the connection, except
     /// where the connection has been told something newer.
     pub fn stream_commit(&mut self, xid: Xid) {
+        self.published = None;
         for slot in self.take(xid).into_iter().flat_map(|relations| relations.entries) {
             self.connection.put(slot);
         }
@@ -310,6 +334,26 @@ mod tests {
         cache.stream_commit(Xid(7));
         assert_eq!(name_of(&mut cache, T).as_deref(), Some("streamed"));
         assert!(cache.streamed.is_empty());
+    }
+
+    #[test]
+    fn what_is_published_of_a_streamed_transaction_has_the_descriptions_of_its_spool() {
+        let mut cache = RelationCache::new();
+        cache.insert(described("before"), 1).unwrap();
+        block(&mut cache, Xid(7), "first");
+        block(&mut cache, Xid(7), "second");
+        cache.insert(described("of another"), 2).unwrap();
+        cache.publish();
+        assert_eq!(name_of(&mut cache, T), None, "it was not described in the spool yet");
+        assert_eq!(cache.before(T).map(|(relation, _)| &*relation.name), Some("of another"));
+        cache.insert(described("first"), 3).unwrap();
+        assert_eq!(name_of(&mut cache, T).as_deref(), Some("first"));
+        assert_eq!(cache.before(T).map(|(relation, _)| &*relation.name), Some("first"));
+        cache.insert(described("second"), 4).unwrap();
+        let payloads: Vec<u8> = cache.payloads_mut().map(|payload| *payload).collect();
+        assert_eq!(payloads, [2, 4]);
+        cache.stream_commit(Xid(7));
+        assert_eq!(name_of(&mut cache, T).as_deref(), Some("of another"), "it is newer");
     }
 
     #[test]

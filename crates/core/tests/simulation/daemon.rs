@@ -163,7 +163,7 @@ impl Daemon {
         let Some(stream) = &mut self.stream else { return };
         let (transaction, row) = stream.at;
         let Some(next) = world.log.get(transaction) else {
-            stream.intake.passed(Lsn(world.wal_end));
+            stream.intake.passed(Lsn(world.wal_end)).expect("nothing is awaited");
             stream.heard = world.wal_end;
             stream.received = stream.received.max(world.wal_end);
             return;

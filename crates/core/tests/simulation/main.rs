@@ -17,6 +17,7 @@
 )]
 
 mod daemon;
+mod exact;
 mod world;
 
 use world::{Mode, Plant, World};
@@ -57,6 +58,33 @@ fn one_daemon_keeps_its_promises() {
 #[test]
 fn a_daemon_and_its_standby_keep_their_promises() {
     hold(Mode::WithStandby);
+}
+
+/// The same of the rules of exactly once.
+fn first_breach(plant: exact::Plant, seed: u64, schedules: u64) -> Option<(u64, String)> {
+    (0..schedules).find_map(|schedule| {
+        let mut world = exact::World::new(plant, seed.wrapping_add(schedule));
+        world.run().err().map(|broken| (seed.wrapping_add(schedule), broken))
+    })
+}
+
+#[test]
+fn each_change_is_committed_once_and_in_order() {
+    let seed = number("WALTIDE_SEED", 0x5EED);
+    let schedules = number("WALTIDE_SCHEDULES", SCHEDULES);
+    println!("exactly once: {schedules} schedules from WALTIDE_SEED={seed}");
+    if let Some((seed, broken)) = first_breach(exact::Plant::None, seed, schedules) {
+        panic!("WALTIDE_SEED={seed} WALTIDE_SCHEDULES=1: {broken}");
+    }
+}
+
+#[test]
+fn every_bug_planted_in_exactly_once_is_caught() {
+    for plant in exact::Plant::ALL {
+        let found = first_breach(plant, 1, ENOUGH);
+        let (seed, broken) = found.unwrap_or_else(|| panic!("{plant:?} was not caught"));
+        println!("{plant:?}: schedule {seed}: {broken}");
+    }
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub(crate) enum Plant {
 pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -107,7 +111,7 @@ impl World {
     pub(crate) fn new(mode: Mode, plant: Plant, seed: u64) -> Self {
         let daemons = if mode == Mode::Alone { 1 } else { 2 };
         Self {
-            random: Random(seed),
+            random: Random::new(seed),
             plant,
             mode,
             log: Vec::new(),

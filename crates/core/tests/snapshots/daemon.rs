@@ -147,7 +147,7 @@ impl Daemon {
         let (transaction, event) = self.at;
         let next = world.log.get(transaction).filter(|next| next.end <= world.flushed);
         let Some(next) = next.cloned() else {
-            self.intake.passed(Lsn(world.flushed));
+            self.intake.passed(Lsn(world.flushed)).expect("nothing is awaited");
             if !self.intake.in_transaction() {
                 self.boundary(world, world.flushed);
             }

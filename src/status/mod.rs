@@ -3,23 +3,33 @@
 //! The owner writes plain numbers once a batch; nothing here is touched once a row. Readers never
 //! make the owner wait.
 
+mod calls;
+mod clock;
 mod latency;
+mod slow;
 mod stages;
+mod state;
+mod tables;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::PgTimestamp;
 
 use crate::fault::{Code, Fault};
+pub use calls::Calls;
+pub use clock::{now, unix_ms};
 pub use latency::Latency;
+use slow::Slow;
+pub use slow::{Outages, SlotHealth, Trouble};
 pub use stages::{Stage, Stages};
-
-/// Microseconds from 1970 to 2000, where Postgres starts to count.
-const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+pub use state::State;
+pub use tables::{Counts, MAX_TABLES, OTHER_TABLES, Snapshot, Table};
 
 /// "No commit in flight."
 const NONE: i64 = i64::MIN;
@@ -32,172 +42,6 @@ const CLOCK_KEPT_MS: u64 = 60_000;
 
 /// No moment of this process.
 const NEVER: u64 = u64::MAX;
-
-/// Tables that are counted by name, the first ones that rows come of: four series each.
-pub const MAX_TABLES: usize = 1_000;
-
-/// The name under which all others are counted. No table is called so, for it has no dot.
-pub const OTHER_TABLES: &str = "(other)";
-
-/// What a pipeline is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It has not yet reached its servers.
-    Starting,
-    /// Another daemon reads the slot; this one takes over when it is free.
-    Standby,
-    /// Changes flow, or would if there were any.
-    Streaming,
-    /// Something is in the way; it is tried again by itself.
-    Waiting(Fault),
-    /// It was asked to end and delivers what it holds.
-    Draining,
-    /// It does not go on without a decision.
-    Stopped(Fault),
-}
-
-impl State {
-    /// Whether changes flow, or would, or another daemon sees to it.
-    #[must_use]
-    pub const fn is_ready(&self) -> bool {
-        matches!(self, Self::Streaming | Self::Standby)
-    }
-
-    /// As metrics, logs and the API write it.
-    #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Standby => "standby",
-            Self::Streaming => "streaming",
-            Self::Waiting(_) => "waiting",
-            Self::Draining => "draining",
-            Self::Stopped(_) => "stopped",
-        }
-    }
-
-    /// The names of all states.
-    pub const NAMES: &'static [&'static str] =
-        &["starting", "standby", "streaming", "waiting", "draining", "stopped"];
-}
-
-/// Rows published of one table, by what happened to them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows that came to be.
-    pub inserts: u64,
-    /// Rows that changed.
-    pub updates: u64,
-    /// Rows that went.
-    pub deletes: u64,
-    /// Times the table was emptied.
-    pub truncates: u64,
-}
-
-impl Counts {
-    /// Adds what another count holds.
-    pub fn add(&mut self, more: Self) {
-        self.inserts += more.inserts;
-        self.updates += more.updates;
-        self.deletes += more.deletes;
-        self.truncates += more.truncates;
-    }
-
-    /// The counts with the letters of their operations.
-    #[must_use]
-    pub const fn by_op(&self) -> [(&'static str, u64); 4] {
-        [("c", self.inserts), ("u", self.updates), ("d", self.deletes), ("t", self.truncates)]
-    }
-}
-
-/// How far the reading of a table is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Rows published so far.
-    pub rows: u64,
-    /// Blocks of the table; none before it is measured.
-    pub blocks: Option<u64>,
-    /// Those that are left.
-    pub blocks_left: Option<u64>,
-    /// It waits for transactions to end that were open when it began.
-    pub waits: bool,
-    /// What keeps it from being read.
-    pub fault: Option<Fault>,
-    /// For how long it is being read.
-    pub running_s: u64,
-    /// Whether it has been read.
-    pub done: bool,
-}
-
-impl Snapshot {
-    /// As metrics and the API write it.
-    #[must_use]
-    pub fn state(&self) -> &'static str {
-        match self {
-            Self { done: true, .. } => "done",
-            Self { fault: Some(_), .. } => "failing",
-            Self { waits: true, .. } => "waiting",
-            _ => "reading",
-        }
-    }
-}
-
-/// What is known of the slot on the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SlotHealth {
-    /// Bytes of WAL the server keeps for it.
-    pub retained_bytes: Option<u64>,
-    /// Bytes that may still be written before it is lost; none where there is no limit.
-    pub safe_bytes: Option<i64>,
-    /// `reserved`, `extended`, `unreserved` or `lost`.
-    pub wal_status: Option<String>,
-}
-
-/// Requests so far, by whether they were answered as hoped.
-#[derive(Debug, Default)]
-pub struct Calls {
-    done: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Calls {
-    /// Counts one.
-    pub fn count(&self, done: bool) {
-        if done { &self.done } else { &self.failed }.fetch_add(1, Relaxed);
-    }
-
-    /// Those that were answered as hoped, and the others.
-    #[must_use]
-    pub fn counts(&self) -> (u64, u64) {
-        (self.done.load(Relaxed), self.failed.load(Relaxed))
-    }
-}
-
-/// How often a pipeline was kept from its work, and for how long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outages {
-    /// Times it was not ready after it had been.
-    pub count: u64,
-    /// How long it was not ready in all, up to now.
-    pub time: Duration,
-    /// How long the last one took that is over.
-    pub last: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Slow {
-    state: State,
-    since: SystemTime,
-    outages: Outages,
-    /// Since when it is not ready; none while it is.
-    unready: Option<Instant>,
-    /// It has been ready before.
-    proven: bool,
-    tables: BTreeMap<String, Counts>,
-    errors: BTreeMap<&'static str, (Code, u64)>,
-    slot: SlotHealth,
-    snapshots: BTreeMap<String, Snapshot>,
-}
 
 /// One pipeline, as seen from outside.
 #[derive(Debug)]
@@ -226,30 +70,12 @@ pub struct Pipeline {
     retries: AtomicU64,
     checkpoint_ms: AtomicI64,
     schema_changes: AtomicU64,
+    spool_bytes: AtomicU64,
+    open_transactions: AtomicU64,
+    oldest_open_us: AtomicI64,
     registry_calls: Arc<Calls>,
     latency: Latency,
     slow: Mutex<Slow>,
-}
-
-impl Slow {
-    /// The end of a daemon is no outage: nothing waits for it to be ready again.
-    fn note_readiness(&mut self, ready: bool) {
-        match (ready, self.unready) {
-            (true, Some(since)) => {
-                let took = since.elapsed();
-                self.outages.time += took;
-                if self.proven {
-                    self.outages.last = Some(took);
-                }
-                (self.unready, self.proven) = (None, true);
-            }
-            (false, None) => {
-                self.unready = Some(Instant::now());
-                self.outages.count += 1;
-            }
-            (true, None) | (false, Some(_)) => {}
-        }
-    }
 }
 
 impl Pipeline {
@@ -278,6 +104,9 @@ impl Pipeline {
             retries: AtomicU64::new(0),
             checkpoint_ms: AtomicI64::new(NONE),
             schema_changes: AtomicU64::new(0),
+            spool_bytes: AtomicU64::new(0),
+            open_transactions: AtomicU64::new(0),
+            oldest_open_us: AtomicI64::new(NONE),
             registry_calls: Arc::default(),
             latency: Latency::default(),
             slow: Mutex::new(Slow {
@@ -288,6 +117,7 @@ impl Pipeline {
                 proven: false,
                 tables: BTreeMap::new(),
                 errors: BTreeMap::new(),
+                recent: VecDeque::new(),
                 slot: SlotHealth::default(),
                 snapshots: BTreeMap::new(),
             }),
@@ -314,11 +144,11 @@ impl Pipeline {
     pub fn enter(&self, state: State) {
         let mut slow = self.slow();
         if let State::Waiting(fault) | State::Stopped(fault) = &state {
-            let code = fault.code;
-            slow.errors.entry(code.id()).or_insert((code, 0)).1 += 1;
+            slow.note_failure(fault);
         }
-        slow.note_readiness(state.is_ready());
-        if !matches!(state, State::Streaming | State::Draining) {
+        // Neither is an outage what somebody has asked for.
+        slow.note_readiness(state.is_ready() || state == State::Paused);
+        if !state.has_stream() {
             // The next server may be another.
             self.clock_read_ms.store(NEVER, Relaxed);
         }
@@ -345,6 +175,28 @@ impl Pipeline {
     #[must_use]
     pub fn schema_changes(&self) -> u64 {
         self.schema_changes.load(Relaxed)
+    }
+
+    /// What is kept of transactions that are sent before they are committed, how many of them are
+    /// open, and since when the oldest is, by the server's clock.
+    pub fn spooled(&self, bytes: u64, open: usize, oldest: Option<PgTimestamp>) {
+        self.spool_bytes.store(bytes, Relaxed);
+        self.open_transactions.store(open as u64, Relaxed);
+        self.oldest_open_us.store(oldest.map_or(NONE, |at| at.0), Relaxed);
+    }
+
+    /// The bytes kept of them, and how many are open.
+    #[must_use]
+    pub fn spool(&self) -> (u64, u64) {
+        (self.spool_bytes.load(Relaxed), self.open_transactions.load(Relaxed))
+    }
+
+    /// How long ago the server sent the first of the oldest of them; none where none is open.
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<Duration> {
+        let since = self.oldest_open_us.load(Relaxed);
+        let age_us = u64::try_from(self.server_now().0.saturating_sub(since)).unwrap_or(0);
+        (since != NONE).then(|| Duration::from_micros(age_us))
     }
 
     /// What was asked of the registry.
@@ -414,6 +266,12 @@ impl Pipeline {
         self.slow().errors.values().copied().collect()
     }
 
+    /// The last failures, the latest first.
+    #[must_use]
+    pub fn recent(&self) -> Vec<Trouble> {
+        self.slow().recent.iter().cloned().collect()
+    }
+
     /// Notes one more attempt after a failure.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
@@ -438,19 +296,24 @@ impl Pipeline {
         (at != NONE).then(|| Duration::from_millis(age_ms))
     }
 
-    /// Adds what a batch published of tables.
-    pub fn published(&self, tables: impl IntoIterator<Item = (String, Counts)>) {
+    /// Adds what a batch published of tables, with the ids of their schemas.
+    pub fn published(&self, tables: impl IntoIterator<Item = (String, Counts, Option<u32>)>) {
         let mut slow = self.slow();
-        for (table, counts) in tables {
-            let known = slow.tables.len() < MAX_TABLES || slow.tables.contains_key(&table);
-            let table = if known { table } else { OTHER_TABLES.to_owned() };
-            slow.tables.entry(table).or_default().add(counts);
+        let counted = Instant::now();
+        for (name, counts, schema) in tables {
+            let known = slow.tables.len() < MAX_TABLES || slow.tables.contains_key(&name);
+            let (name, schema) =
+                if known { (name, schema) } else { (OTHER_TABLES.to_owned(), None) };
+            let new = || Table { counts: Counts::default(), counted, schema };
+            let table = slow.tables.entry(name).or_insert_with(new);
+            table.counts.add(counts);
+            (table.counted, table.schema) = (counted, schema);
         }
     }
 
     /// What was published so far, by table.
     #[must_use]
-    pub fn tables(&self) -> BTreeMap<String, Counts> {
+    pub fn tables(&self) -> BTreeMap<String, Table> {
         self.slow().tables.clone()
     }
 
@@ -586,7 +449,7 @@ impl Pipeline {
         let uptime_ms = self.uptime_ms();
         let since =
             |ms: &AtomicU64| Duration::from_millis(uptime_ms.saturating_sub(ms.load(Relaxed)));
-        if !matches!(self.state(), State::Streaming | State::Draining) {
+        if !self.state().has_stream() {
             return since(&self.contact_ms);
         }
         let age_us = self.oldest_age_us.load(Relaxed);
@@ -602,105 +465,5 @@ impl Pipeline {
 
     fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Our clock, as Postgres counts.
-#[must_use]
-pub fn now() -> PgTimestamp {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    PgTimestamp(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH_US)
-}
-
-/// A Postgres time as a Kafka record's timestamp.
-#[must_use]
-pub const fn unix_ms(time: PgTimestamp) -> i64 {
-    time.0.saturating_add(POSTGRES_EPOCH_US).div_euclid(1_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_beyond_the_bound_are_counted_together_and_those_within_stay() {
-        let pipeline = Pipeline::new("shop");
-        let one = Counts { inserts: 1, ..Counts::default() };
-        for _ in 0..2 {
-            pipeline.published((0..MAX_TABLES + 500).map(|table| (format!("s.t{table}"), one)));
-        }
-        let tables = pipeline.tables();
-        assert_eq!(tables.len(), MAX_TABLES + 1);
-        assert_eq!(tables.get("s.t0").map(|counts| counts.inserts), Some(2));
-        assert_eq!(tables.get(OTHER_TABLES).map(|counts| counts.inserts), Some(1_000));
-    }
-
-    #[test]
-    fn an_outage_is_counted_once_and_its_end_says_how_long_it_took() {
-        let pipeline = Pipeline::new("shop");
-        assert_eq!((pipeline.outages().count, pipeline.outages().last), (0, None));
-        pipeline.enter(State::Streaming);
-        // The start is no outage.
-        assert_eq!((pipeline.outages().count, pipeline.outages().last), (0, None));
-        let streamed = pipeline.outages().time;
-        assert_eq!(pipeline.outages().time, streamed);
-        pipeline.enter(State::Waiting(fault()));
-        pipeline.enter(State::Waiting(fault()));
-        assert_eq!((pipeline.outages().count, pipeline.outages().last), (1, None));
-        pipeline.enter(State::Streaming);
-        let after = pipeline.outages();
-        assert!(after.count == 1 && after.last.is_some() && after.time >= streamed, "{after:?}");
-    }
-
-    fn fault() -> Fault {
-        Fault::new(Code::KafkaUnreachable, "no broker answers", "start one")
-    }
-
-    #[test]
-    fn lag_is_zero_when_all_the_server_has_is_delivered() {
-        let pipeline = Pipeline::new("shop");
-        pipeline.enter(State::Streaming);
-        pipeline.heard(Lsn(100), now());
-        pipeline.progress(Lsn(100), Lsn(100), None, 0);
-        assert_eq!((pipeline.lag_bytes(), pipeline.lag()), (0, Duration::ZERO));
-    }
-
-    #[test]
-    fn lag_is_the_age_of_the_oldest_commit_in_flight_by_the_servers_clock() {
-        let pipeline = Pipeline::new("shop");
-        pipeline.enter(State::Streaming);
-        let hour_ahead = PgTimestamp(now().0 + 3_600_000_000);
-        pipeline.heard(Lsn(100), hour_ahead);
-        pipeline.progress(Lsn(100), Lsn(50), Some(PgTimestamp(hour_ahead.0 - 5_000_000)), 1);
-        assert_eq!(pipeline.lag().as_secs(), 5);
-        assert_eq!(pipeline.lag_bytes(), 50);
-    }
-
-    #[test]
-    fn what_was_long_on_its_way_does_not_make_a_lag_smaller() {
-        let pipeline = Pipeline::new("shop");
-        pipeline.enter(State::Streaming);
-        pipeline.heard(Lsn(50), now());
-        // It was sent ten seconds ago, and waited to be read.
-        pipeline.heard(Lsn(100), PgTimestamp(now().0 - 10_000_000));
-        let committed = PgTimestamp(now().0 - 12_000_000);
-        pipeline.progress(Lsn(100), Lsn(50), Some(committed), 1);
-        assert!(pipeline.lag() > Duration::from_secs(11));
-    }
-
-    #[test]
-    fn the_same_failure_again_counts_but_does_not_restart_its_clock() {
-        let pipeline = Pipeline::new("shop");
-        pipeline.enter(State::Waiting(fault()));
-        let since = pipeline.since();
-        pipeline.enter(State::Waiting(fault()));
-        assert_eq!(pipeline.since(), since);
-        assert_eq!(pipeline.errors(), [(Code::KafkaUnreachable, 2)]);
-    }
-
-    #[test]
-    fn a_commit_time_becomes_milliseconds_since_1970_also_before_it() {
-        assert_eq!(unix_ms(PgTimestamp(0)), 946_684_800_000);
-        assert_eq!(unix_ms(PgTimestamp(-POSTGRES_EPOCH_US - 1)), -1);
     }
 }

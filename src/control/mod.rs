@@ -1,0 +1,197 @@
+//! What people ask of a running pipeline, and how it comes to the pipeline's owner.
+//!
+//! ```text
+//!   HTTP -> Handle -- wishes (hold until they are taken back) --> Orders -> supervisor, owner
+//!                  '- commands (done once, and answered) -------'
+//! ```
+//!
+//! A wish holds however often the pipeline starts over meanwhile: the owner sees the last one. It
+//! lives as long as the process: after a restart, and on a standby that takes over, changes flow.
+//! A pause that outlives whoever asked for it would fill the source's disk unnoticed.
+
+pub mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::fault::{Code, Fault};
+use crate::status::{Pipeline, State};
+
+/// Commands that wait for the owner. It takes them several times a second, and people type slowly.
+const COMMANDS: usize = 8;
+
+/// How long a command may take to be answered.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What a pipeline can be told to do once. The owner answers as soon as it is begun or refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {}
+
+/// A command, and where its answer goes.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is to be done.
+    pub command: Command,
+    answer: oneshot::Sender<Result<Value, Fault>>,
+}
+
+impl Asked {
+    /// Whether somebody still waits for it. What nobody waits for any more is not done.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
+    }
+
+    /// Says what came of it.
+    pub fn answer(self, answer: Result<Value, Fault>) {
+        // Whoever asked may have gone.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// What holds until it is taken back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wishes {
+    paused: bool,
+    /// How often it was asked to go on. A pipeline that was stopped tries again.
+    resumed: u64,
+}
+
+/// The end of the line at which people are.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// What the pipeline says of itself.
+    pub status: Arc<Pipeline>,
+    wishes: watch::Sender<Wishes>,
+    commands: mpsc::Sender<Asked>,
+}
+
+/// The end of the line at which the pipeline is.
+#[derive(Debug)]
+pub struct Orders {
+    wishes: watch::Receiver<Wishes>,
+    commands: mpsc::Receiver<Asked>,
+    /// How often it had been asked to go on when it last began.
+    begun: u64,
+}
+
+/// A line to a pipeline.
+#[must_use]
+pub fn line(status: Arc<Pipeline>) -> (Handle, Orders) {
+    let (wishes, wished) = watch::channel(Wishes::default());
+    let (commands, asked) = mpsc::channel(COMMANDS);
+    (Handle { status, wishes, commands }, Orders { wishes: wished, commands: asked, begun: 0 })
+}
+
+impl Handle {
+    /// Whether it is to publish nothing for now.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.wishes.borrow().paused
+    }
+
+    /// Lets it publish what it has begun, and nothing more.
+    pub fn pause(&self) {
+        self.wishes.send_modify(|wishes| wishes.paused = true);
+    }
+
+    /// Lets it go on; one that was stopped tries again.
+    pub fn resume(&self) {
+        self.wishes.send_modify(|wishes| {
+            wishes.paused = false;
+            wishes.resumed += 1;
+        });
+    }
+
+    /// Has something done by a pipeline that streams.
+    ///
+    /// # Errors
+    /// Where it does not stream, does not answer, or refuses.
+    pub async fn command(&self, command: Command) -> Result<Value, Fault> {
+        let state = self.status.state();
+        if state != State::Streaming {
+            return Err(self.unable(&format!("it is {}", state.as_str())));
+        }
+        let (answer, answered) = oneshot::channel();
+        let ask = async {
+            self.commands.send(Asked { command, answer }).await.ok()?;
+            answered.await.ok()
+        };
+        match timeout(ANSWER, ask).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(self.unable("it does not answer")),
+        }
+    }
+
+    fn unable(&self, why: &str) -> Fault {
+        Fault::new(
+            Code::RequestUntimely,
+            format!("pipeline {} cannot do that now: {why}", self.status.name),
+            "look at `waltide status`, and ask again when it streams",
+        )
+    }
+}
+
+impl Orders {
+    /// Whether it is to publish nothing for now.
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.wishes.borrow().paused
+    }
+
+    /// Waits for another wish or for a command; none is a wish. Nothing is lost where the wait is
+    /// given up.
+    pub async fn next(&mut self) -> Option<Asked> {
+        tokio::select! {
+            changed = self.wishes.changed() => match changed {
+                Ok(()) => None,
+                // Nobody is left to wish anything.
+                Err(_) => std::future::pending().await,
+            },
+            asked = self.commands.recv() => match asked {
+                Some(asked) => Some(asked),
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// It begins, or begins again: what it was asked before is done with that.
+    pub fn begin(&mut self) {
+        self.begun = self.wishes.borrow().resumed;
+    }
+
+    /// Waits until it is asked to go on, or was since it began.
+    pub async fn resumed(&mut self) {
+        let before = self.begun;
+        if self.wishes.wait_for(|wishes| wishes.resumed != before).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_wish_holds_and_going_on_is_heard_once() {
+        let (handle, mut orders) = line(Pipeline::new("shop"));
+        assert!(!orders.paused());
+        handle.pause();
+        handle.pause();
+        assert!(orders.next().await.is_none());
+        assert!(orders.paused() && handle.is_paused());
+        handle.resume();
+        assert!(orders.next().await.is_none());
+        assert!(!orders.paused());
+        orders.begin();
+        let mut resumed = Box::pin(orders.resumed());
+        assert!(timeout(Duration::from_millis(20), &mut resumed).await.is_err());
+        handle.resume();
+        resumed.await;
+    }
+}
