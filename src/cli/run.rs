@@ -60,6 +60,7 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
         control: runtime.handle().clone(),
         shutdown: asked,
         fail_fast: fail_fast.then_some(first_failure),
+        starts: pipeline::Starts::default(),
     };
     let mut handles = Vec::new();
     let mut threads = Vec::new();

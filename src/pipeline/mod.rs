@@ -27,6 +27,7 @@ mod sink;
 mod snapshot;
 mod source;
 mod standing;
+mod starts;
 mod stopwatch;
 mod stream;
 mod streamed;
@@ -60,6 +61,7 @@ pub use recover::{Decision, Way, consider};
 pub(crate) use routes::table_options;
 pub(crate) use schemas::subjects;
 pub(crate) use source::OLDEST_VERSION;
+pub use starts::Starts;
 pub(crate) use topics::check as check_topics;
 use yielding::STAY_AWAY;
 
@@ -75,6 +77,8 @@ pub struct Surroundings {
     pub shutdown: watch::Receiver<bool>,
     /// Where the first failure goes, if the daemon should end with it.
     pub fail_fast: Option<mpsc::Sender<Fault>>,
+    /// Whose turn it is to get ready.
+    pub starts: Starts,
 }
 
 /// Starts a pipeline on a thread of its own.
@@ -107,7 +111,7 @@ async fn supervise(
     let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
         orders.begin();
-        let ended = Box::pin(attempt.run(&shutdown, &mut orders)).await;
+        let ended = Box::pin(attempt.run(&shutdown, &mut orders, &surroundings.starts)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();
         }
