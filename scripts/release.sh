@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what a release consists of, in target/release-files: the binary with its licences, the unit of
-# systemd, the bill of materials, and checksums.
+# systemd, the bill of materials, a package for Debian, and checksums.
 #
 #   scripts/release.sh 0.1.0
 #
@@ -40,5 +40,6 @@ cp "$out/$name/waltide.cdx.json" "$out/$name.cdx.json"
 tar --create --directory "$out" --sort=name --owner=0 --group=0 --numeric-owner \
     --mtime="@$(git log -1 --format=%ct)" "$name" | gzip --no-name --best >"$out/$name.tar.gz"
 rm -r "${out:?}/$name"
-(cd "$out" && sha256sum waltide-*.tar.gz waltide-*.json >"$name.sha256")
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) scripts/deb.sh target/release/waltide "$version" "$out"
+(cd "$out" && sha256sum waltide-*.tar.gz waltide-*.json waltide_*.deb >"$name.sha256")
 ls -l "$out"

@@ -66,6 +66,7 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         control: runtime.handle().clone(),
         shutdown: asked,
         fail_fast: fail_fast.then_some(first_failure),
+        starts: pipeline::Starts::default(),
     };
     let mut handles = Vec::new();
     let mut threads = Vec::new();

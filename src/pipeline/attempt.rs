@@ -31,6 +31,7 @@ use super::sink::{Servers, Sink, Strictness};
 use super::snapshot::{self, Snapshots};
 use super::source;
 use super::standing::Standing;
+use super::starts::Starts;
 use super::stream::{Ended, Engine};
 use super::streamed::Leaving;
 use super::told::Told;
@@ -142,13 +143,14 @@ impl Attempt {
         &mut self,
         shutdown: &watch::Receiver<bool>,
         orders: &mut Orders,
+        starts: &Starts,
     ) -> Result<Outcome, Fault> {
         (self.well, self.yielded) = (false, false);
         let mut asked = shutdown.clone();
         let ready = tokio::select! {
             biased;
             _ = asked.wait_for(|asked| *asked) => return Ok(Outcome::Ended),
-            ready = self.make_ready() => ready?,
+            ready = starts.in_turn(self.make_ready()) => ready?,
         };
         let Some(ready) = ready else { return Ok(Outcome::Standby) };
         Box::pin(self.stream(ready, shutdown, orders)).await

@@ -28,6 +28,7 @@ mod sink;
 mod snapshot;
 mod source;
 mod standing;
+mod starts;
 mod stopwatch;
 mod stream;
 mod streamed;
@@ -61,6 +62,7 @@ pub use recover::{Decision, Way, consider};
 pub(crate) use routes::table_options;
 pub(crate) use schemas::subjects;
 pub(crate) use source::OLDEST_VERSION;
+pub use starts::Starts;
 pub(crate) use topics::check as check_topics;
 use yielding::STAY_AWAY;
 
@@ -76,6 +78,8 @@ pub struct Surroundings {
     pub shutdown: watch::Receiver<bool>,
     /// Where the first failure goes, if the daemon should end with it.
     pub fail_fast: Option<mpsc::Sender<Fault>>,
+    /// Whose turn it is to get ready.
+    pub starts: Starts,
 }
 
 /// Starts a pipeline on a thread of its own.
@@ -110,7 +114,7 @@ async fn supervise(
         if let Some(settings) = orders.begin() {
             attempt.take_on(&settings);
         }
-        let ended = Box::pin(attempt.run(&shutdown, &mut orders)).await;
+        let ended = Box::pin(attempt.run(&shutdown, &mut orders, &surroundings.starts)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();
         }

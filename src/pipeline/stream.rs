@@ -173,6 +173,7 @@ impl Engine {
                 // What was read before the pause is not behind anything that will be read.
                 self.sink.held = false;
                 self.drain(reader, draining).await?;
+                self.worked(&mut stopwatch);
             }
             self.sink.held = paused && !self.sink.intake.in_transaction();
             let resting = draining || paused;

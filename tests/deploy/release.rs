@@ -66,6 +66,55 @@ fn the_unit_of_systemd_allows_what_is_needed_and_little_more() {
 }
 
 #[test]
+fn the_package_for_debian_has_what_its_unit_asks_for() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("deb-{}", std::process::id()));
+    let (binary, version) = (env!("CARGO_BIN_EXE_waltide"), env!("CARGO_PKG_VERSION"));
+    let mut make = Command::new(path("scripts/deb.sh"));
+    // A debug build is large, and packing it well would take longer than all else.
+    make.args([binary, version]).arg(&place).env("DEB_COMPRESSION", "none");
+    let package = printed(&mut make);
+    let root = place.join("root");
+    printed(Command::new("dpkg-deb").arg("-x").arg(package.trim()).arg(&root));
+    let field = |name: &str| {
+        printed(Command::new("dpkg-deb").arg("-f").arg(package.trim()).arg(name)).trim().to_owned()
+    };
+    assert_eq!((field("Package"), field("Version")), ("waltide".to_owned(), version.to_owned()));
+    assert!(field("Depends").starts_with("libc6 (>= 2."), "{}", field("Depends"));
+    let listed = printed(Command::new("dpkg-deb").arg("-c").arg(package.trim()));
+    let mode = |name: &str| {
+        let line = listed.lines().find(|line| line.ends_with(&format!(" ./{name}")));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{listed}"));
+        assert!(line.contains(" root/root "), "{line}");
+        line.split(' ').next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(mode("etc/waltide/secrets/"), "drwx------");
+    assert_eq!(mode("etc/waltide/waltide.yaml"), "-rw-r-----");
+    for file in ["usr/share/man/man1/waltide.1", "usr/share/bash-completion/completions/waltide"] {
+        assert_eq!(mode(file), "-rw-r--r--");
+    }
+    let unit = fs::read_to_string(root.join("usr/lib/systemd/system/waltide.service"));
+    let unit = unit.expect("the unit");
+    // As hardened as the one that is copied by hand, and everything that it names is there.
+    for line in text("deploy/systemd/waltide.service").lines() {
+        let other = ["Exec", "Environment=", "#"].iter().any(|word| line.starts_with(word));
+        assert!(other || unit.lines().any(|one| one == line), "no {line}");
+    }
+    for command in unit.lines().filter_map(|line| line.strip_prefix("Exec")?.split_once('=')) {
+        let program = command.1.split(' ').next().unwrap_or_default();
+        assert!(root.join(program.trim_start_matches('/')).exists(), "no {program}");
+    }
+    // Both credentials come from where the package has a place for them.
+    for line in unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")) {
+        let (_, file) = line.split_once(':').expect("a file");
+        let place = root.join(file.trim_start_matches('/'));
+        assert!(place.exists() || place.parent().is_some_and(Path::exists), "no place for {file}");
+    }
+    let mut check = Command::new(root.join("usr/bin/waltide"));
+    printed(check.args(["config", "check", "--config"]).arg(root.join("etc/waltide/waltide.yaml")));
+    fs::remove_dir_all(&place).expect("removed");
+}
+
+#[test]
 fn workflows_call_what_there_is() {
     let makefile = text("Makefile");
     for name in ["ci", "release"] {

@@ -11,7 +11,7 @@ use crate::support::{ConfigFile, Daemon, Pipeline, SOON};
 /// From the start of a process whose slot and topics are there to the first row in Kafka, of a table
 /// whose schema was not registered before. A release build on a quiet machine takes less than two
 /// seconds; this is a debug build beside other tests.
-const FIRST_ROW: Duration = Duration::from_secs(15);
+const FIRST_ROW: Duration = Duration::from_secs(30);
 
 /// A pipeline's series without those of tables: what docs/metrics.md says.
 const SERIES: usize = 65;
