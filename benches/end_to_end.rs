@@ -2,9 +2,10 @@
 //! `pg_recvlogical` takes to drain the same backlog to /dev/null.
 //!
 //! `make bench`; `WALTIDE_BENCH_ROWS` (1,000,000) and `WALTIDE_BENCH_ROUNDS` (5) scale it,
-//! `WALTIDE_BENCH_WORKLOAD` asks for other rows: see [`workload`]. The backlog is written once,
-//! and each that drains it gets a copy of the slot that stands before it. Clocks of shared
-//! machines are noisy: judge by the ratio within a round and by CPU seconds.
+//! `WALTIDE_BENCH_WORKLOAD` asks for other rows: see [`workload`], and `WALTIDE_BENCH_DELIVERY` for
+//! `exactly_once`. The backlog is written once, and each that drains it gets a copy of the slot that
+//! stands before it. Clocks of shared machines are noisy: judge by the ratio within a round and by
+//! CPU seconds.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -146,6 +147,7 @@ impl Bench {
                 "kafka": { "bootstrap_servers": self.stack.kafka().bootstrap(), "partitions": 1 },
                 "registry": { "url": self.stack.registry().url() },
                 "snapshot": "never",
+                "delivery": delivery(),
             }},
             "http": { "listen": HTTP },
         });
@@ -223,6 +225,11 @@ impl Bench {
             }
         }
     }
+}
+
+/// What a consumer may rely on.
+fn delivery() -> String {
+    std::env::var("WALTIDE_BENCH_DELIVERY").unwrap_or_else(|_| "at_least_once".to_owned())
 }
 
 /// Runs a statement of so many rows until all are written, each time in a transaction.

@@ -160,8 +160,8 @@ pub(super) struct Reports {
     mailbox: Mutex<Mailbox>,
     arrived: Notify,
     complaints: Complaints,
-    /// Errors of connections so far.
-    errors: AtomicU64,
+    /// Connections that were lost so far.
+    lost: AtomicU64,
 }
 
 impl Reports {
@@ -189,9 +189,9 @@ impl Reports {
         self.complaints.recent()
     }
 
-    /// How many errors connections have met.
-    pub(super) fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
+    /// How many connections have been lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -229,7 +229,10 @@ impl ClientContext for Reporter {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.errors.fetch_add(1, Ordering::Relaxed);
+        // By one that did not come to be, nothing was sent.
+        if !reason.contains(": Connect to ") {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+        }
         self.0.complaints.failed(&error, reason);
     }
 }

@@ -61,7 +61,7 @@ enum Phase {
     Open,
     /// The commit is on its way.
     Ending,
-    /// It has failed, or nobody knows.
+    /// The client is used up.
     Over,
 }
 
@@ -84,8 +84,8 @@ pub(super) struct Transactional {
     phase: Phase,
     /// Records that were handed over.
     sent: u64,
-    /// Errors of connections when the last commit was sent.
-    errors: u64,
+    /// Connections that had been lost when the last commit was sent.
+    lost: u64,
     timeout: Duration,
     who: Who,
 }
@@ -146,8 +146,8 @@ impl Transactional {
             }
         }
         let (reports, phase) = (Arc::clone(reports), Phase::Between);
-        let errors = reports.errors();
-        Ok(Self { client, orders, reports, phase, sent: 0, errors, timeout, who })
+        let lost = reports.lost();
+        Ok(Self { client, orders, reports, phase, sent: 0, lost, timeout, who })
     }
 
     /// Where the next record goes; `None` while a commit is on its way.
@@ -160,15 +160,12 @@ impl Transactional {
             Phase::Open => {}
             Phase::Ending => return Ok(None),
             Phase::Between => {
-                if self.errors != self.reports.errors() {
-                    return Err(self.who.tainted());
-                }
                 let begun = self.client.begin_transaction();
                 begun.map_err(|error| self.who.refused(&error, &self.client))?;
                 self.phase = Phase::Open;
             }
             Phase::Over => {
-                return Err(self.who.unknown("the producer is used up"));
+                return Err(self.who.tainted());
             }
         }
         Ok(Some(&self.client))
@@ -183,7 +180,7 @@ impl Transactional {
     /// Commits what was handed over. Nothing more is taken before [`Transactional::outcome`].
     pub(super) fn commit(&mut self) {
         self.phase = Phase::Ending;
-        self.errors = self.reports.errors();
+        self.lost = self.reports.lost();
         let order = Order::Commit { deadline: Instant::now() + self.timeout };
         if self.orders.try_send(order).is_err() {
             let outcome = Err(self.who.unknown("the producer has ended"));
@@ -199,7 +196,8 @@ impl Transactional {
     /// What became of the commit that was on its way, once all reports are there as well.
     pub(super) fn outcome(&mut self) -> Option<Result<(), Error>> {
         let outcome = self.reports.take_outcome(self.sent)?;
-        self.phase = if outcome.is_ok() { Phase::Between } else { Phase::Over };
+        let tainted = self.lost != self.reports.lost();
+        self.phase = if outcome.is_ok() && !tainted { Phase::Between } else { Phase::Over };
         Some(outcome)
     }
 

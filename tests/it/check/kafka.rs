@@ -70,3 +70,14 @@ fn a_cluster_that_makes_topics_by_itself_or_is_away_is_told() {
     let wrong = found.wrong("kafka.connect").expect("a finding");
     assert_eq!((&wrong["level"], &wrong["code"]), (&"error".into(), &"WT301".into()), "{wrong}");
 }
+
+#[test]
+fn a_transaction_time_out_that_the_brokers_refuse_is_mended_in_the_configuration() {
+    let kafka = KafkaOptions::new().setting("transaction.max.timeout.ms", "20000").start();
+    let database = Stack::shared().database(Version::NEWEST, "check transactions");
+    database.execute(ORDERS);
+    let pipeline = Pipeline::of(&database).into_kafka(&kafka).with("delivery", "exactly_once");
+    Patient::new(&database, pipeline)
+        .mended("kafka.transactions", "error", &["transaction.timeout.ms is 30000", "20000"])
+        .is_sound();
+}
