@@ -12,6 +12,8 @@ WALTIDE_COPY_CRASHES=${WALTIDE_COPY_CRASHES:-100}
 WALTIDE_KAFKA_PAUSE_SECONDS=${WALTIDE_KAFKA_PAUSE_SECONDS:-600}
 WALTIDE_SNAPSHOT_ROWS=${WALTIDE_SNAPSHOT_ROWS:-1000000}
 WALTIDE_SNAPSHOT_KILLS=${WALTIDE_SNAPSHOT_KILLS:-20}
+WALTIDE_CONNECTIONS=${WALTIDE_CONNECTIONS:-10000}
+export WALTIDE_CONNECTIONS
 export WALTIDE_SNAPSHOT_ROWS WALTIDE_SNAPSHOT_KILLS
 export WALTIDE_COPY_CRASHES WALTIDE_KAFKA_PAUSE_SECONDS
 export WALTIDE_SEED WALTIDE_RANDOM_TRANSACTIONS WALTIDE_RANDOM_VALUES WALTIDE_FUZZ_ITERATIONS
@@ -34,6 +36,7 @@ minutes=$((($(date +%s) - started + 59) / 60))
     printf -- '- date: %s\n' "$(date -u +%Y-%m-%d)"
     printf -- '- machine: %s cores, %s\n' "$(getconf _NPROCESSORS_ONLN)" "$(uname -sm)"
     printf -- '- seed: %s\n' "$WALTIDE_SEED"
+    printf -- '- connections that begin a request and do not go on: %s\n' "$WALTIDE_CONNECTIONS"
     printf -- '- random transactions on each version: %s\n' "$WALTIDE_RANDOM_TRANSACTIONS"
     printf -- '- random values on each version, in binary and in text: %s\n' "$WALTIDE_RANDOM_VALUES"
     printf -- '- mutated messages decoded: %s\n' "$WALTIDE_FUZZ_ITERATIONS"
