@@ -415,7 +415,7 @@ pub enum ConfigCommand {
 /// Where the configuration is.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct ConfigFile {
-    /// The configuration; without a file, the environment's
+    /// The configuration; without it, the environment's
     // Not clap's parser of paths: that one refuses a WALTIDE_CONFIG that is set and empty.
     #[arg(long = "config", short = 'c', value_name = "FILE", env = "WALTIDE_CONFIG", value_parser = OsStringValueParser::new())]
     file: Option<OsString>,

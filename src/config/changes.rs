@@ -1,6 +1,6 @@
 //! What another configuration changes, and whether a daemon that runs can take it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::Loaded;
@@ -110,15 +110,15 @@ impl Loaded {
 
     /// The keys below one that are not the same in both.
     fn differing(&self, to: &Self, prefix: &str) -> Vec<String> {
-        let mut keys: Vec<String> = Vec::new();
+        let mut keys = BTreeSet::new();
         let both = self.leaves.keys().chain(to.leaves.keys());
         for key in both.filter(|key| is_below(key, prefix)) {
             let value = |of: &Self| of.leaves.get(key).map(|(_, value)| *value);
-            if value(self) != value(to) && !keys.contains(key) {
-                keys.push(key.clone());
+            if value(self) != value(to) {
+                keys.insert(key.clone());
             }
         }
-        keys
+        keys.into_iter().collect()
     }
 
     fn untaken(&self, to: &Self, prefix: &str) -> Vec<Untaken> {

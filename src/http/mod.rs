@@ -37,6 +37,9 @@ const BODY_BYTES: usize = 16 << 10;
 /// What the control runtime may take to do nothing, before it is said to be stuck.
 const TURN: Duration = Duration::from_secs(5);
 
+/// What can be asked for, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// What is served, and to whom.
 #[derive(Debug)]
 pub struct Service {
@@ -83,6 +86,7 @@ fn router(service: Service, history: History) -> (Router, Board) {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
+        .route("/api/openapi.json", get(openapi))
         .route("/api/status", get(status))
         .route("/api/history", get(history_of))
         .route("/api/pipelines/{name}/pause", post(actions::pause))
@@ -113,6 +117,10 @@ async fn readyz(Shared(board): Shared<Board>) -> Response {
     (code, Json(json!({ "ready": ready, "pipelines": pipelines }))).into_response()
 }
 
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
 async fn status(Shared(board): Shared<Board>) -> Json<Value> {
     let pipelines: Vec<Value> = board.pipelines.iter().map(report::in_full).collect();
     Json(json!({ "version": env!("CARGO_PKG_VERSION"), "pipelines": pipelines }))
@@ -137,4 +145,30 @@ async fn nothing(uri: Uri) -> Response {
 async fn otherwise() -> Response {
     let fault = invalid("this is not asked in this way", "see docs/api.md for the method");
     refusal(StatusCode::METHOD_NOT_ALLOWED, &fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let documented = paths.iter().flat_map(|(path, methods)| {
+            methods.as_object().into_iter().flatten().map(move |(method, _)| (&**path, &**method))
+        });
+        let (code, _) = include_str!("mod.rs").split_once("mod tests").expect("these lines");
+        let routes = code.split(".route(\"").skip(1);
+        let routes = routes.filter_map(|route| {
+            let (path, rest) = route.split_once("\", ")?;
+            Some((path, rest.split_once('(')?.0))
+        });
+        let (mut documented, mut routes): (Vec<_>, Vec<_>) =
+            (documented.collect(), routes.collect());
+        documented.sort_unstable();
+        routes.sort_unstable();
+        assert_eq!(documented, routes);
+        assert!(routes.len() > 10, "{routes:?}");
+    }
 }

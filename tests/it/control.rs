@@ -1,5 +1,7 @@
 //! A running daemon does what it is told, by whoever may tell it.
 
+mod api;
+mod flood;
 mod guard;
 mod pause;
 mod reload;

@@ -67,3 +67,4 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (name === 'end') break;
 }
 await browser.close();
+process.exit(0);
