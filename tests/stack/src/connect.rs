@@ -158,17 +158,6 @@ impl Connect {
         self.wait_for_state(name, "STOPPED");
     }
 
-    /// Lets a connector that was stopped go on.
-    ///
-    /// # Panics
-    /// When it does not.
-    #[track_caller]
-    pub fn resume(&self, name: &str) {
-        let (status, body) = self.call("PUT", &format!("/connectors/{name}/resume"), None);
-        assert!(status < 300, "connector {name} does not go on: {status} {body}");
-        self.wait_for_state(name, "RUNNING");
-    }
-
     /// The state of a connector and of its task: `RUNNING`, `STOPPED`, `FAILED`.
     ///
     /// # Panics
