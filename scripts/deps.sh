@@ -47,6 +47,9 @@ if [ "${version:-0}" -lt 17 ]; then
 fi
 python3 -c 'import ensurepip, venv' 2>/dev/null ||
     need "Python 3 with venv, for the test with Confluent's deserialiser" python3-venv
+has node && has npm || need "Node and npm, which drive a browser" nodejs npm
+has chromium || has chromium-browser || has google-chrome ||
+    need "Chromium, in which the status page is looked at" chromium fonts-dejavu-core
 has tar || need "tar" tar
 has xz || need "xz, to unpack Postgres" xz-utils
 if [ "$(id -u)" = 0 ] && [ "$(uname -s)" = Linux ]; then

@@ -71,6 +71,7 @@ codes! {
     TokenRefused "WT108" Operator "the token is missing or wrong";
     RequestInvalid "WT109" Operator "the daemon does not take this request";
     RequestUntimely "WT110" Operator "the pipeline cannot do that now";
+    NeedsRestart "WT111" Operator "a change needs a restart";
     MigrationFails "WT115" Operator "a migration cannot be applied";
     ScratchUnusable "WT116" Operator "a migration cannot be tried";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
@@ -104,6 +105,7 @@ codes! {
     SnapshotBlocked "WT229" Transient "a table that is to be read is locked";
     SnapshotTableGone "WT230" Operator "a table went away while it was read";
     AnotherTransaction "WT231" Stop "a transaction is not the one that was begun";
+    SnapshotTooLarge "WT232" Operator "a table without a key is large";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";
@@ -124,6 +126,7 @@ codes! {
     RegistryFailing "WT406" Transient "the schema registry fails";
     RegistrySettings "WT407" Operator "the registry settings cannot be used";
     RegistryRenumbered "WT408" Operator "the registry has other ids";
+    SchemaDirectory "WT409" Operator "the directory of schemas cannot be used";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
     SpoolUnusable "WT601" Operator "the spool cannot be used";

@@ -102,6 +102,12 @@ pub enum Command {
     /// Let a pipeline go on that is paused, or that has stopped and was mended
     #[command(after_help = "Example:\n  waltide resume shop --config waltide.yaml")]
     Resume(Ordered),
+    /// Let the running daemon read its configuration again
+    ///
+    /// Tables and limits are taken on at once; what needs a restart is named, and then nothing is
+    /// taken on.
+    #[command(after_help = "Example:\n  waltide reload --config waltide.yaml")]
+    Reload(Running),
     /// Exit with 0 where every pipeline of the running daemon is ready, else with 1
     ///
     /// For probes of containers. It says what is not ready, and why.
@@ -343,7 +349,7 @@ pub struct Healthcheck {
 /// Where a running daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Running {
-    /// Its address, instead of http.listen in the configuration
+    /// Its address, if not the configured one
     #[arg(long, value_name = "URL", env = "WALTIDE_URL")]
     pub url: Option<String>,
     /// A file with its token

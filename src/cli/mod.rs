@@ -73,7 +73,7 @@ pub fn perform() -> Result<(), Failure> {
     match Arguments::parse().command {
         Command::Run(asked) => {
             let loaded = load(&asked.config)?;
-            run::run(loaded, asked.fail_fast)
+            run::run(asked.config.path().map(Into::into), loaded, asked.fail_fast)
         }
         Command::Setup(file) => setup(load(&file)?.config),
         Command::Tail(asked) => tail::tail(asked),
@@ -95,6 +95,7 @@ pub fn perform() -> Result<(), Failure> {
         Command::Status(asked) => asking::status(&asked),
         Command::Pause(asked) => ordering::pause(&asked),
         Command::Resume(asked) => ordering::resume(&asked),
+        Command::Reload(daemon) => ordering::reload(&daemon),
         Command::Healthcheck(asked) => asking::healthcheck(&asked),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),

@@ -1,9 +1,9 @@
-//! `waltide pause` and `waltide resume`: the running daemon is told what to do.
+//! `waltide pause`, `resume` and `reload`: the running daemon is told what to do.
 
 use reqwest::Method;
 use serde_json::Value;
 
-use super::args::Ordered;
+use super::args::{Ordered, Running};
 use super::daemon::Daemon;
 use super::{Failure, say};
 use crate::fault::{Code, Fault};
@@ -16,6 +16,17 @@ pub(super) fn pause(asked: &Ordered) -> Result<(), Failure> {
 /// `waltide resume`
 pub(super) fn resume(asked: &Ordered) -> Result<(), Failure> {
     order(asked, "resume", "streaming", "changes flow")
+}
+
+/// `waltide reload`
+pub(super) fn reload(asked: &Running) -> Result<(), Failure> {
+    let answer = Daemon::find(asked)?.change(Method::POST, "/api/reload", None)?;
+    let keys = answer["changed"].as_array().into_iter().flatten();
+    let keys: Vec<&str> = keys.filter_map(Value::as_str).collect();
+    match keys.as_slice() {
+        [] => say("nothing has changed\n"),
+        keys => say(&format!("taken on: {}\n", keys.join(", "))),
+    }
 }
 
 fn order(asked: &Ordered, order: &str, wanted: &str, then: &str) -> Result<(), Failure> {

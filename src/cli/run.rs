@@ -2,21 +2,26 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{Failure, terminal};
 use crate::config::Loaded;
-use crate::config::settled::{Log, LogFormat, LogLevel};
+use crate::config::settled::{Log, LogFormat, LogLevel, OwnRegistry, Pipeline as Settings};
 use crate::control;
+use crate::control::reload::{Reloader, SetLevel};
 use crate::control::token::{self, Token, TokenFile};
 use crate::credential::Credential;
 use crate::fault::Fault;
 use crate::pipeline::{self, Surroundings};
+use crate::registry::directory::{self, Directory};
 use crate::status::Pipeline;
 use crate::{http, pipeline::cannot_start};
 
@@ -32,10 +37,10 @@ const GRACE: Duration = Duration::from_secs(25);
 ///
 /// # Errors
 /// Where the process cannot be set up, or the first failure with `fail_fast`.
-pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
-    let Loaded { config, warnings, .. } = loaded;
-    start_logging(config.log);
-    for warning in &warnings {
+pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
+    let config = loaded.config.clone();
+    let set_level = start_logging(config.log);
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -45,6 +50,7 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
         .build()
         .map_err(|error| cannot_start(&error))?;
     let listener = http::listen(config.http.listen)?;
+    let registries = runtime.block_on(registries(&config.pipelines))?;
     // Port 0 lets the system choose, so what was asked for is not what can be asked.
     let http = listener.local_addr().unwrap_or(config.http.listen);
     let (token, _token_file) = token(config.http.token, http);
@@ -70,15 +76,22 @@ pub(super) fn run(loaded: Loaded, fail_fast: bool) -> Result<(), Failure> {
         let thread = pipeline::start(settings, status, orders, surroundings.clone());
         threads.push(thread.map_err(|error| cannot_start(&error))?);
     }
+    let reloader = Reloader::new(file, loaded, handles.clone(), set_level);
+    let reloader = Arc::new(reloader);
     let service = http::Service {
         pipelines: handles,
         control: runtime.handle().clone(),
         listen: http,
         token,
         protect_reads: config.http.protect_reads,
+        reloader: Arc::clone(&reloader),
     };
     http::start(listener, service)?;
-    let ended_by = runtime.block_on(wait(failures, fail_fast))?;
+    for (listener, own) in registries {
+        let directory = Directory::at(own.directory);
+        runtime.spawn(directory::serve(listener, directory, own.token));
+    }
+    let ended_by = runtime.block_on(wait(failures, fail_fast, &reloader))?;
     let _ = shutdown.send(true);
     wait_for_all(threads);
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -109,21 +122,52 @@ fn token(configured: Option<Credential>, http: SocketAddr) -> (Token, Option<Tok
     }
 }
 
+/// Listens for the registries that are ours; for each once, however many pipelines use it.
+async fn registries(pipelines: &[Settings]) -> Result<Vec<(TcpListener, OwnRegistry)>, Fault> {
+    let mut found: Vec<(TcpListener, OwnRegistry)> = Vec::new();
+    for own in pipelines.iter().filter_map(|pipeline| pipeline.registry.own.as_ref()) {
+        if found.iter().any(|(_, other)| other.directory == own.directory) {
+            continue;
+        }
+        let listener = directory::listen(own.listen).await?;
+        let address = listener.local_addr().unwrap_or(own.listen);
+        let (directory, announced) = (own.directory.display(), &own.announced);
+        tracing::info!(%directory, %address, announced, "the schema registry answers");
+        found.push((listener, own.clone()));
+    }
+    Ok(found)
+}
+
 /// Waits for a reason to end: a signal, or a failure where those count.
 async fn wait(
     mut failures: mpsc::Receiver<Fault>,
     fail_fast: bool,
+    reloader: &Arc<Reloader>,
 ) -> Result<Option<Fault>, Failure> {
     let of = |kind| signal(kind).map_err(|error| Failure::from(cannot_start(&error)));
     let mut terminate = of(SignalKind::terminate())?;
     let mut interrupt = of(SignalKind::interrupt())?;
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        Some(fault) = failures.recv(), if fail_fast => return Ok(Some(fault)),
+    let mut hang_up = of(SignalKind::hangup())?;
+    let name = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = hang_up.recv() => reload(reloader).await,
+            Some(fault) = failures.recv(), if fail_fast => return Ok(Some(fault)),
+        }
     };
     tracing::info!(signal = name, "asked to end: delivering what is in flight");
     Ok(None)
+}
+
+/// Reads the configuration again; what is wrong with it is said, and changes nothing.
+async fn reload(reloader: &Arc<Reloader>) {
+    let reloader = Arc::clone(reloader);
+    if let Ok(Err(Fault { code, what, mend })) =
+        tokio::task::spawn_blocking(move || reloader.reload()).await
+    {
+        tracing::error!(code = code.id(), mend, "{what}");
+    }
 }
 
 fn wait_for_all(threads: Vec<JoinHandle<()>>) {
@@ -139,15 +183,21 @@ fn wait_for_all(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-fn start_logging(log: Log) {
-    use tracing_subscriber::filter::LevelFilter;
-    let level = match log.level {
+/// What is written of a level and above.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
+    // Other crates' own chatter below a warning helps nobody who runs the daemon.
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("waltide", level)
+}
+
+/// Begins to write; what it returns sets another level.
+fn start_logging(log: Log) -> SetLevel {
     let terminal = std::io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Json => true,
@@ -155,20 +205,19 @@ fn start_logging(log: Log) {
         LogFormat::Auto => !terminal,
     };
     let colour = terminal && terminal::wants_colour();
-    // Other crates' own chatter below a warning helps nobody who runs the daemon.
-    let filter = tracing_subscriber::filter::Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_target("waltide", level);
+    let (layer, handle) = tracing_subscriber::reload::Layer::new(filter(log.level));
     let registry = tracing_subscriber::registry();
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;
     let done = if json {
-        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
-        registry.with(filter).with(layer.with_writer(std::io::stderr)).try_init()
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        registry.with(layer).with(lines.with_writer(std::io::stderr)).try_init()
     } else {
-        let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
-        registry.with(filter).with(layer.with_writer(std::io::stderr)).try_init()
+        let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
+        registry.with(layer).with(lines.with_writer(std::io::stderr)).try_init()
     };
     // Fails only where a subscriber is there already, as in a test that runs this twice.
     drop(done);
+    // Fails only where nothing writes any more.
+    Box::new(move |level| drop(handle.reload(filter(level))))
 }

@@ -9,6 +9,7 @@
 //! Which keys there are stands in one place, `typed.rs`: reader, environment, JSON Schema,
 //! reference page and hints are made from it.
 
+mod changes;
 mod document;
 mod environment;
 mod error;
@@ -32,6 +33,7 @@ mod url;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use changes::{Changes, TAKEN, Untaken};
 use document::{MAX_FILE_BYTES, Node, Value};
 pub use environment::{Environment, PREFIX};
 use error::Problems;
@@ -53,6 +55,8 @@ pub struct Loaded {
     /// What is allowed and may not be meant.
     pub warnings: Vec<Warning>,
     typed: typed::Config,
+    /// What was given, for comparison.
+    leaves: changes::Leaves,
 }
 
 impl Loaded {
@@ -114,12 +118,13 @@ fn read(file: Option<(&str, &str)>, environment: &Environment) -> Result<Loaded,
         });
     }
     let at = At::root(&root);
+    let leaves = changes::leaves(&root);
     let typed = typed::Config::read(&root, &at, &mut problems);
     let config = typed
         .as_ref()
         .and_then(|typed| settling::settle(typed, &at, environment, &mut problems, &mut warnings));
     match (problems.into_errors(), typed, config) {
-        (None, Some(typed), Some(config)) => Ok(Loaded { config, warnings, typed }),
+        (None, Some(typed), Some(config)) => Ok(Loaded { config, warnings, typed, leaves }),
         (errors, ..) => Err(errors.unwrap_or_else(unexplained)),
     }
 }

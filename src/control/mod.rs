@@ -9,6 +9,7 @@
 //! lives as long as the process: after a restart, and on a standby that takes over, changes flow.
 //! A pause that outlives whoever asked for it would fill the source's disk unnoticed.
 
+pub mod reload;
 pub mod token;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::config::settled;
 use crate::fault::{Code, Fault};
 use crate::status::{Pipeline, State};
 
@@ -59,6 +61,8 @@ struct Wishes {
     paused: bool,
     /// How often it was asked to go on. A pipeline that was stopped tries again.
     resumed: u64,
+    /// What the pipeline is to run with, where that has changed, and how often it has.
+    settings: Option<(u64, Arc<settled::Pipeline>)>,
 }
 
 /// The end of the line at which people are.
@@ -77,6 +81,8 @@ pub struct Orders {
     commands: mpsc::Receiver<Asked>,
     /// How often it had been asked to go on when it last began.
     begun: u64,
+    /// Which settings it has.
+    renewed: u64,
 }
 
 /// A line to a pipeline.
@@ -84,7 +90,10 @@ pub struct Orders {
 pub fn line(status: Arc<Pipeline>) -> (Handle, Orders) {
     let (wishes, wished) = watch::channel(Wishes::default());
     let (commands, asked) = mpsc::channel(COMMANDS);
-    (Handle { status, wishes, commands }, Orders { wishes: wished, commands: asked, begun: 0 })
+    (
+        Handle { status, wishes, commands },
+        Orders { wishes: wished, commands: asked, begun: 0, renewed: 0 },
+    )
 }
 
 impl Handle {
@@ -103,6 +112,15 @@ impl Handle {
     pub fn resume(&self) {
         self.wishes.send_modify(|wishes| {
             wishes.paused = false;
+            wishes.resumed += 1;
+        });
+    }
+
+    /// Lets it go on with other settings. One that was stopped tries again with them.
+    pub fn renew(&self, settings: settled::Pipeline) {
+        self.wishes.send_modify(|wishes| {
+            let times = wishes.settings.as_ref().map_or(0, |(times, _)| *times);
+            wishes.settings = Some((times + 1, Arc::new(settings)));
             wishes.resumed += 1;
         });
     }
@@ -160,8 +178,22 @@ impl Orders {
     }
 
     /// It begins, or begins again: what it was asked before is done with that.
-    pub fn begin(&mut self) {
-        self.begun = self.wishes.borrow().resumed;
+    ///
+    /// Other settings, where there are any since it last began.
+    pub fn begin(&mut self) -> Option<Arc<settled::Pipeline>> {
+        let wishes = self.wishes.borrow();
+        self.begun = wishes.resumed;
+        let (times, settings) = wishes.settings.as_ref()?;
+        let new = *times != self.renewed;
+        self.renewed = *times;
+        new.then(|| Arc::clone(settings))
+    }
+
+    /// Whether there are other settings since it began.
+    #[must_use]
+    pub fn renewed(&self) -> bool {
+        let wishes = self.wishes.borrow();
+        wishes.settings.as_ref().is_some_and(|(times, _)| *times != self.renewed)
     }
 
     /// Waits until it is asked to go on, or was since it began.
@@ -188,7 +220,7 @@ mod tests {
         handle.resume();
         assert!(orders.next().await.is_none());
         assert!(!orders.paused());
-        orders.begin();
+        assert_eq!(orders.begin(), None);
         let mut resumed = Box::pin(orders.resumed());
         assert!(timeout(Duration::from_millis(20), &mut resumed).await.is_err());
         handle.resume();

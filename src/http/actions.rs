@@ -1,15 +1,19 @@
 //! What changes something.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Json, Response};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::Board;
 use super::guard::{Refused, invalid};
 use super::report::brief;
+use crate::config::settled::LogLevel;
 use crate::control::Handle;
 use crate::status::State;
 
@@ -19,6 +23,10 @@ const DONE: Duration = Duration::from_secs(5);
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What the log can be set to.
+const LEVELS: [LogLevel; 5] =
+    [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
 
 pub(super) async fn pause(
     Shared(board): Shared<Board>,
@@ -38,6 +46,33 @@ pub(super) async fn resume(
     handle.resume();
     tracing::info!(pipeline = name, "asked to go on");
     Ok(wait(handle, State::Streaming).await)
+}
+
+/// Reads the configuration again; what has changed is taken on, or nothing of it.
+pub(super) async fn reload(Shared(board): Shared<Board>) -> Result<Json<Value>, Refused> {
+    let reloader = Arc::clone(&board.reloader);
+    // Files are read, and a command may be asked for a secret.
+    let read = tokio::task::spawn_blocking(move || reloader.reload()).await;
+    let read = read.unwrap_or_else(|_| Err(invalid("the configuration was not read", "try again")));
+    let keys = read.map_err(|fault| Refused(StatusCode::CONFLICT, fault))?;
+    Ok(Json(json!({ "changed": keys })))
+}
+
+/// Sets the level of the log, until the configuration says another.
+pub(super) async fn log_level(
+    Shared(board): Shared<Board>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<Value>, Refused> {
+    let wrong = |what: &str| {
+        let mend = "send {\"level\": \"debug\"}; the level is error, warn, info, debug or trace";
+        Refused(StatusCode::BAD_REQUEST, invalid(what, mend))
+    };
+    let Json(body) = body.map_err(|error| wrong(&error.body_text()))?;
+    let named = |level: &LogLevel| body["level"].as_str() == Some(level.as_str());
+    let level = LEVELS.into_iter().find(named);
+    let level = level.ok_or_else(|| wrong("this is no level of the log"))?;
+    board.reloader.set_level(level);
+    Ok(Json(json!({ "level": level.as_str() })))
 }
 
 /// Answers 200 once it is so, and 202 where that takes longer.

@@ -18,12 +18,13 @@ use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde_json::{Value, json};
 use tokio::runtime::Handle as Runtime;
 use tokio::time::timeout;
 
 use crate::control::Handle;
+use crate::control::reload::Reloader;
 use crate::control::token::Token;
 use crate::fault::Fault;
 use guard::{Guard, invalid, refusal};
@@ -49,6 +50,8 @@ pub struct Service {
     pub token: Token,
     /// Whether reading needs it as well.
     pub protect_reads: bool,
+    /// What reads the configuration again.
+    pub reloader: Arc<Reloader>,
 }
 
 /// What the handlers know.
@@ -57,6 +60,7 @@ struct Board {
     pipelines: Arc<[Handle]>,
     control: Runtime,
     history: History,
+    reloader: Arc<Reloader>,
 }
 
 /// Answers until the process ends.
@@ -71,8 +75,8 @@ pub fn start(listener: std::net::TcpListener, service: Service) -> Result<(), Fa
 }
 
 fn router(service: Service, history: History) -> (Router, Board) {
-    let Service { pipelines, control, listen, token, protect_reads } = service;
-    let board = Board { pipelines: pipelines.into(), control, history };
+    let Service { pipelines, control, listen, token, protect_reads, reloader } = service;
+    let board = Board { pipelines: pipelines.into(), control, history, reloader };
     let guard = Guard { listen, token, protect_reads };
     let router = Router::new()
         .route("/", get(page::page))
@@ -83,6 +87,8 @@ fn router(service: Service, history: History) -> (Router, Board) {
         .route("/api/history", get(history_of))
         .route("/api/pipelines/{name}/pause", post(actions::pause))
         .route("/api/pipelines/{name}/resume", post(actions::resume))
+        .route("/api/reload", post(actions::reload))
+        .route("/api/log-level", put(actions::log_level))
         .fallback(nothing)
         .method_not_allowed_fallback(otherwise)
         .layer(DefaultBodyLimit::max(BODY_BYTES))

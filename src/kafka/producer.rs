@@ -97,6 +97,8 @@ struct Mailbox {
     failure: Option<Failure>,
     /// What became of a commit.
     outcome: Option<Result<(), Error>>,
+    /// Bytes of all keys and values that have come back, delivered or not.
+    bytes: u64,
     /// By lane and partition: the offset after the last record.
     ends: Vec<Vec<i64>>,
 }
@@ -245,6 +247,8 @@ impl ProducerContext for Reporter {
         let mut mailbox = self.0.mailbox();
         let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
         mailbox.reported += 1;
+        let (Ok(message) | Err((_, message))) = result;
+        mailbox.bytes += size(message.key(), message.payload());
         match result {
             // It wakes whoever waits for the outcome.
             Ok(_) if opaque == LAST => {}
@@ -280,6 +284,8 @@ pub struct Producer {
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
     topics: Arc<Mutex<Topics>>,
+    /// Bytes of all keys and values that were handed over.
+    bytes: u64,
 }
 
 impl std::fmt::Debug for Producer {
@@ -324,7 +330,7 @@ impl Producer {
     }
 
     fn of(clients: Clients, reports: Arc<Reports>) -> Self {
-        Self { clients, reports, taken: Vec::new(), topics: Arc::default() }
+        Self { clients, reports, taken: Vec::new(), topics: Arc::default(), bytes: 0 }
     }
 
     /// Hands over the last record of a Kafka transaction, and commits it with all that was handed
@@ -346,6 +352,7 @@ impl Producer {
             Ok(()) => {
                 client.sent();
                 client.commit();
+                self.bytes += size(Some(key), Some(value));
                 Ok(())
             }
             Err((error, _)) => Err(self.refusal(&error, topic)),
@@ -420,6 +427,7 @@ impl Producer {
                     Clients::Idempotent { gears, .. } => gears.sent(),
                     Clients::Transactional(client) => client.sent(),
                 }
+                self.bytes += size(record.key, record.value);
                 Ok(())
             }
             Err((error, _)) => Err(self.refusal(&error, record.topic)),
@@ -482,6 +490,12 @@ impl Producer {
         usize::try_from(count).unwrap_or(0) + usize::from(self.is_committing())
     }
 
+    /// Bytes of their keys and values.
+    #[must_use]
+    pub fn bytes_in_flight(&self) -> u64 {
+        self.bytes.saturating_sub(self.reports.mailbox().bytes)
+    }
+
     /// What librdkafka complained of in the last seconds.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
@@ -503,6 +517,10 @@ impl Producer {
             producer.poll(Duration::ZERO);
         }
     }
+}
+
+fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
+    (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64
 }
 
 pub(super) fn producer_config(settings: &Settings, linger_ms: &str) -> Result<ClientConfig, Error> {

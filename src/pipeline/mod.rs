@@ -28,6 +28,7 @@ mod sink;
 mod snapshot;
 mod source;
 mod standing;
+mod stopwatch;
 mod stream;
 mod streamed;
 mod told;
@@ -51,7 +52,7 @@ pub(crate) use access::commands as access_commands;
 use attempt::{Attempt, Outcome};
 use backoff::Backoff;
 pub(crate) use diagnosis::{
-    of_bytes, of_disorder, of_kafka, of_plan, of_registry, of_row, of_source,
+    of_bytes, of_directory, of_disorder, of_kafka, of_plan, of_registry, of_row, of_source,
     of_too_many_relations, of_unknown_relation,
 };
 pub use keeper::now_us;
@@ -106,7 +107,9 @@ async fn supervise(
     let control = surroundings.control.clone();
     let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
     loop {
-        orders.begin();
+        if let Some(settings) = orders.begin() {
+            attempt.take_on(&settings);
+        }
         let ended = Box::pin(attempt.run(&shutdown, &mut orders)).await;
         if attempt.has_streamed_well() {
             backoff.succeeded();

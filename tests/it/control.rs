@@ -2,6 +2,7 @@
 
 mod guard;
 mod pause;
+mod reload;
 
 use crate::cli::{Ended, waltide};
 use crate::support::{Daemon, Pipeline};

@@ -48,6 +48,7 @@
 mod artifacts;
 mod avro;
 mod block_on;
+mod browser;
 mod connect;
 mod error;
 mod extended;
@@ -73,6 +74,7 @@ use std::sync::OnceLock;
 pub use rdkafka;
 pub use serde_json;
 
+pub use crate::browser::Browser;
 pub use crate::connect::Connect;
 pub use crate::error::Error;
 pub use crate::kafka::{Headers, JsonRecord, Kafka, KafkaOptions, Record, Topic};
