@@ -105,6 +105,7 @@ codes! {
     SnapshotBlocked "WT229" Transient "a table that is to be read is locked";
     SnapshotTableGone "WT230" Operator "a table went away while it was read";
     AnotherTransaction "WT231" Stop "a transaction is not the one that was begun";
+    SnapshotTooLarge "WT232" Operator "a table without a key is large";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";
@@ -125,6 +126,7 @@ codes! {
     RegistryFailing "WT406" Transient "the schema registry fails";
     RegistrySettings "WT407" Operator "the registry settings cannot be used";
     RegistryRenumbered "WT408" Operator "the registry has other ids";
+    SchemaDirectory "WT409" Operator "the directory of schemas cannot be used";
     RowUnencodable "WT501" Stop "a row cannot be written as Avro";
     TableUnplannable "WT502" Stop "a table cannot be written as Avro";
     SpoolUnusable "WT601" Operator "the spool cannot be used";

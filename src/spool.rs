@@ -235,8 +235,8 @@ impl Spool {
     /// What is kept, how many transactions are open, and since when the oldest is.
     #[must_use]
     pub fn standing(&self) -> (u64, usize, Option<PgTimestamp>) {
-        let bytes = self.books.bytes() + self.batch.len() as u64;
-        (bytes, self.books.len(), self.books.oldest())
+        let gathered = if self.batch.is_empty() { 0 } else { self.batch.len() as u64 };
+        (self.books.bytes() + gathered, self.books.len(), self.books.oldest())
     }
 
     fn path(&self, xid: Xid) -> PathBuf {

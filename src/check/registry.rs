@@ -1,9 +1,12 @@
 //! The registry: whether it answers, takes schemas, and holds up a change that would break readers.
 
+use std::path::Path;
+
 use super::finding::Finding;
 use crate::config::settled::Pipeline;
 use crate::pipeline;
 use crate::registry::Client;
+use crate::registry::directory::Directory;
 
 /// Looks at the registry.
 pub(super) async fn look(settings: &Pipeline) -> Vec<Finding> {
@@ -24,12 +27,25 @@ pub(super) async fn look(settings: &Pipeline) -> Vec<Finding> {
         Err(error) => return refused(error),
     };
     let mut findings = vec![Finding::ok(CHECK, format!("{url} lets us in"))];
+    let own = settings.registry.own.as_ref();
+    findings.extend(own.map(|own| directory(&own.directory)));
     findings.push(compatibility(url, &level));
     // Not every registry has modes.
     if let Ok(mode) = client.mode().await {
         findings.push(writable(url, &mode));
     }
     findings
+}
+
+fn directory(path: &Path) -> Finding {
+    const CHECK: &str = "registry.directory";
+    match Directory::at(path.to_owned()).writable() {
+        Ok(()) => Finding::ok(CHECK, format!("{} can be written", path.display())),
+        Err(reason) => {
+            let fault = pipeline::of_directory(&path.display().to_string(), &reason);
+            Finding::fault(CHECK, &fault).advice(fault.mend.clone())
+        }
+    }
 }
 
 fn compatibility(url: &str, level: &str) -> Finding {

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{Failure, terminal};
 use crate::config::Loaded;
-use crate::config::settled::{Log, LogFormat, LogLevel};
+use crate::config::settled::{Log, LogFormat, LogLevel, OwnRegistry, Pipeline as Settings};
 use crate::control;
 use crate::control::reload::{Reloader, SetLevel};
 use crate::control::token::{self, Token, TokenFile};
 use crate::credential::Credential;
 use crate::fault::Fault;
 use crate::pipeline::{self, Surroundings};
+use crate::registry::directory::{self, Directory};
 use crate::status::Pipeline;
 use crate::{http, pipeline::cannot_start};
 
@@ -48,6 +50,7 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         .build()
         .map_err(|error| cannot_start(&error))?;
     let listener = http::listen(config.http.listen)?;
+    let registries = runtime.block_on(registries(&config.pipelines))?;
     // Port 0 lets the system choose, so what was asked for is not what can be asked.
     let http = listener.local_addr().unwrap_or(config.http.listen);
     let (token, _token_file) = token(config.http.token, http);
@@ -84,6 +87,10 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         reloader: Arc::clone(&reloader),
     };
     http::start(listener, service)?;
+    for (listener, own) in registries {
+        let directory = Directory::at(own.directory);
+        runtime.spawn(directory::serve(listener, directory, own.token));
+    }
     let ended_by = runtime.block_on(wait(failures, fail_fast, &reloader))?;
     let _ = shutdown.send(true);
     wait_for_all(threads);
@@ -113,6 +120,22 @@ fn token(configured: Option<Credential>, http: SocketAddr) -> (Token, Option<Tok
             (Token::of(None), None)
         }
     }
+}
+
+/// Listens for the registries that are ours; for each once, however many pipelines use it.
+async fn registries(pipelines: &[Settings]) -> Result<Vec<(TcpListener, OwnRegistry)>, Fault> {
+    let mut found: Vec<(TcpListener, OwnRegistry)> = Vec::new();
+    for own in pipelines.iter().filter_map(|pipeline| pipeline.registry.own.as_ref()) {
+        if found.iter().any(|(_, other)| other.directory == own.directory) {
+            continue;
+        }
+        let listener = directory::listen(own.listen).await?;
+        let address = listener.local_addr().unwrap_or(own.listen);
+        let (directory, announced) = (own.directory.display(), &own.announced);
+        tracing::info!(%directory, %address, announced, "the schema registry answers");
+        found.push((listener, own.clone()));
+    }
+    Ok(found)
 }
 
 /// Waits for a reason to end: a signal, or a failure where those count.

@@ -221,6 +221,8 @@ pub enum KafkaLogin {
 /// The schema registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
+    /// A registry of our own, instead of one elsewhere.
+    pub own: Option<OwnRegistry>,
     /// Its addresses, without login and without a slash at their ends.
     pub urls: Vec<String>,
     /// Who we are.
@@ -241,8 +243,24 @@ impl Registry {
     /// Where it is, for messages.
     #[must_use]
     pub fn address(&self) -> String {
-        self.urls.join(", ")
+        match &self.own {
+            Some(own) => own.announced.clone(),
+            None => self.urls.join(", "),
+        }
     }
+}
+
+/// A registry of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnRegistry {
+    /// Where schemas are kept.
+    pub directory: PathBuf,
+    /// Where it answers.
+    pub listen: SocketAddr,
+    /// Under which URL consumers reach it.
+    pub announced: String,
+    /// What whoever writes over the network must show.
+    pub token: Option<Credential>,
 }
 
 /// Who we are to the registry.
@@ -295,6 +313,8 @@ pub struct SnapshotOptions {
     pub parallelism: u8,
     /// Bytes a second, at most.
     pub max_rate: Option<u64>,
+    /// The most bytes that a table without a key may have; none for no limit.
+    pub keyless_max_bytes: Option<u64>,
 }
 
 /// Exceptions for one table.

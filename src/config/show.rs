@@ -176,13 +176,16 @@ impl Lines {
         };
         let typed::SnapshotOrWord(keys) = typed.value().cloned().unwrap_or_default();
         // The word stands for the keys with their defaults.
-        if keys.parallelism.given().is_none() && keys.max_rate.given().is_none() {
+        let rates = keys.parallelism.given().is_some() || keys.max_rate.given().is_some();
+        if !rates && keys.keyless_max_bytes.given().is_none() {
             return self.leaf("snapshot", Initial.as_str(), typed);
         }
         self.group("snapshot");
         self.leaf("mode", Initial.as_str(), &keys.mode);
         self.leaf("parallelism", &options.parallelism.to_string(), &keys.parallelism);
         self.leaf("max_rate", &options.max_rate.unwrap_or(0).to_string(), &keys.max_rate);
+        let keyless = options.keyless_max_bytes.unwrap_or(0).to_string();
+        self.leaf("keyless_max_bytes", &keyless, &keys.keyless_max_bytes);
         self.close();
     }
 
@@ -223,7 +226,14 @@ impl Lines {
         {
             address = address.replacen("://", &format!("://{username}:{MASK}@"), 1);
         }
-        self.leaf("url", &address, &typed.url);
+        match &registry.own {
+            None => self.leaf("url", &address, &typed.url),
+            Some(own) => {
+                self.path("directory", &typed.directory);
+                self.leaf("listen", &own.listen.to_string(), &typed.listen);
+                self.leaf("announce", &own.announced, &typed.announce);
+            }
+        }
         self.given("username", typed.username.value().map(String::as_str), &typed.username);
         self.secret("password", &typed.password);
         self.path("password_file", &typed.password_file);

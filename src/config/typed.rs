@@ -176,14 +176,28 @@ group! {
         /// Its address, as `http://` or `https://`. Any registry with Confluent's API will do;
         /// with Apicurio it ends in `/apis/ccompat/v7`. Several addresses of one registry are
         /// separated by commas; where one does not answer the next one is asked.
-        url: Url = Required,
+        ///
+        /// Either this or `directory` is needed.
+        url: Url = Optional,
+        /// A directory that the daemon keeps schemas in, instead of a registry elsewhere: it
+        /// answers consumers itself, in Confluent's API, on `listen`. Records name schemas by ids
+        /// that only this directory knows, so it must outlive the container, and belongs into
+        /// backups. Pipelines may share one.
+        directory: PathBuf = Optional,
+        /// Address and port on which the registry of `directory` answers. In a container this is
+        /// `0.0.0.0:8081`. Reading needs no login; writing over the network needs the token of
+        /// `token_file`, and without one it is refused. TLS is a proxy's to add.
+        listen: String = Derived("`127.0.0.1:8081`"),
+        /// The URL under which consumers reach the registry of `directory`, for messages.
+        announce: Url = Derived("`http://` and the address of `listen`"),
         /// A user, for basic authentication.
         username: String = Optional,
         /// The user's password. `password_file` keeps it out of the configuration.
         password: Secret = Optional,
         /// A file that holds the user's password.
         password_file: PathBuf = Optional,
-        /// A file that holds a bearer token, instead of a user.
+        /// A file that holds a bearer token, instead of a user. With `directory`, whoever writes
+        /// over the network must show it.
         token_file: PathBuf = Optional,
         /// Another server that gives tokens, instead of a user (OAuth 2, client credentials).
         oauth: OAuth = Optional,
@@ -374,11 +388,14 @@ group! {
     Snapshot {
         /// Whether they are read.
         mode: SnapshotMode = Is("initial"),
-        /// How many chunks are read at once, each on a connection of its own; as many more are held
-        /// in memory, with 2 MiB each.
+        /// How many chunks are read at once, each on a connection of its own; for each, 6 MiB of rows
+        /// are held in memory until the stream has come as far as they are.
         parallelism: Count<1, 16> = Is("2"),
         /// The most bytes of rows that are read in a second; 0 for no limit.
         max_rate: Count<0, 2_000_000_000> = Is("0"),
+        /// The stream waits while a table without a key is read, so larger ones than this are not
+        /// read (WT232); 0 for no limit.
+        keyless_max_bytes: Count<0, 2_000_000_000> = Is("1000000000"),
     }
 }
 

@@ -80,6 +80,13 @@ pub(super) const METRICS: &[Definition] = &[
         help: "Time from a commit, by the server's clock, to the acknowledgement of its records by \
                Kafka; one observation for each batch of a transaction's acknowledgements.",
     },
+    counter(
+        "waltide_stage_seconds_total",
+        &["pipeline", "stage"],
+        "Time of the pipeline's thread: source (waiting for the server, or nothing to do), rows \
+         (decoding, encoding, handing over), schemas (asking catalog, registry and Kafka about a \
+         table), kafka (waiting for room in the queue).",
+    ),
     gauge("waltide_slot_retained_wal_bytes", ONE, "WAL the server keeps for the slot."),
     gauge(
         "waltide_slot_safe_wal_bytes",
@@ -120,6 +127,11 @@ pub(super) const METRICS: &[Definition] = &[
         "Time since the server sent the first of the oldest of them; 0 where there is none.",
     ),
     gauge(
+        "waltide_queue_bytes",
+        ONE,
+        "Bytes of keys and values that are queued or on their way to Kafka.",
+    ),
+    gauge(
         "waltide_checkpoint_age_seconds",
         ONE,
         "Time since the last checkpoint was written; absent before the first and on a standby.",
@@ -149,6 +161,11 @@ pub(super) const METRICS: &[Definition] = &[
         "waltide_snapshot_blocks_left",
         &["pipeline", "table"],
         "Blocks of a table that are still to be read.",
+    ),
+    gauge(
+        "waltide_source_certificate_expiry_timestamp_seconds",
+        ONE,
+        "When the certificate that the source showed last runs out, since 1970; absent without TLS.",
     ),
     gauge(
         "waltide_circuit_open",
@@ -264,6 +281,14 @@ impl Sheet {
         self.set("waltide_open_transactions", &[name], number(open));
         let age = pipeline.oldest_open().unwrap_or_default();
         self.set("waltide_open_transaction_age_seconds", &[name], age.as_secs_f64());
+        self.set("waltide_queue_bytes", &[name], number(pipeline.queue_bytes()));
+        for (stage, spent) in pipeline.stages().spent() {
+            self.set("waltide_stage_seconds_total", &[name, stage], spent.as_secs_f64());
+        }
+        if let Some(expires) = pipeline.certificate_expires() {
+            let metric = "waltide_source_certificate_expiry_timestamp_seconds";
+            self.set(metric, &[name], expires.as_secs_f64());
+        }
         if let Some(age) = pipeline.checkpoint_age() {
             self.set("waltide_checkpoint_age_seconds", &[name], age.as_secs_f64());
         }
@@ -392,6 +417,7 @@ mod tests {
         pipeline.slot_seen(slot, Lsn(0));
         pipeline.checkpointed();
         pipeline.delivered(now(), now());
+        pipeline.certificate_seen(Some(std::time::Duration::from_secs(1)));
         pipeline
     }
 

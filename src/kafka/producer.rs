@@ -88,6 +88,8 @@ pub type Failure = Error;
 struct Mailbox {
     delivered: Vec<(Ticket, u64)>,
     failure: Option<Failure>,
+    /// Bytes of all keys and values that have come back, delivered or not.
+    bytes: u64,
     /// By lane and partition: the offset after the last record.
     ends: Vec<Vec<i64>>,
 }
@@ -189,6 +191,8 @@ impl ProducerContext for Reporter {
         let lane = opaque & ((1 << LANE_BITS) - 1);
         let mut mailbox = self.0.mailbox();
         let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
+        let (Ok(message) | Err((_, message))) = result;
+        mailbox.bytes += size(message.key(), message.payload());
         match result {
             Ok(message) => {
                 mailbox.ends_at(lane, message.partition(), message.offset());
@@ -216,6 +220,8 @@ pub struct Producer {
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
     topics: Arc<Mutex<Topics>>,
+    /// Bytes of all keys and values that were handed over.
+    bytes: u64,
 }
 
 impl std::fmt::Debug for Producer {
@@ -239,7 +245,7 @@ impl Producer {
         };
         let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);
         let (gears, taken, topics) = (Gearbox::new(), Vec::new(), Arc::default());
-        Ok(Self { quick, bulk, gears, reports, taken, topics })
+        Ok(Self { quick, bulk, gears, reports, taken, topics, bytes: 0 })
     }
 
     /// Where what is delivered ends, to be asked from another thread.
@@ -283,6 +289,7 @@ impl Producer {
         match producer.send(out) {
             Ok(()) => {
                 self.gears.sent();
+                self.bytes += size(record.key, record.value);
                 Ok(())
             }
             Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
@@ -321,6 +328,12 @@ impl Producer {
         usize::try_from(counts.iter().sum::<i32>()).unwrap_or(0)
     }
 
+    /// Bytes of their keys and values.
+    #[must_use]
+    pub fn bytes_in_flight(&self) -> u64 {
+        self.bytes.saturating_sub(self.reports.mailbox().bytes)
+    }
+
     /// What librdkafka complained of in the last seconds.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
@@ -342,6 +355,10 @@ impl Producer {
             producer.poll(Duration::ZERO);
         }
     }
+}
+
+fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
+    (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64
 }
 
 fn producer_config(settings: &Settings, linger_ms: &str) -> Result<ClientConfig, Error> {

@@ -4,7 +4,7 @@
 //! nothing is written to Kafka or the registry before the server has given it to us; from then on
 //! it hears from us, whatever else takes its time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use crate::control::Orders;
 use crate::fault::Fault;
 use crate::kafka::{self, Admin, Producer};
 use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
-use crate::registry::{Client, SchemaId};
+use crate::registry::{self, Client, SchemaId};
 use crate::spool::{self, Spool};
 use crate::status::{Pipeline, State};
 
@@ -156,12 +156,13 @@ impl Attempt {
         let source = |error: Error| diagnosis::of_source(&error);
         let params = params(&self.settings.source)?;
         let mut catalog = Connection::open(&params, Mode::Plain).await.map_err(source)?;
+        self.status.certificate_seen(catalog.certificate_expires());
         let published = source::prepare(&mut catalog, &self.settings).await?;
         let kafka = kafka_settings(&self.settings.kafka);
         let admin = Admin::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
         admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
-        self.reach_registry().await?;
-        let made = self.have_slot(&mut catalog, &kafka).await?;
+        let away = self.reach_registry().await?;
+        let made = self.have_slot(&mut catalog, &kafka, away.as_ref()).await?;
         let directory = self.spool_directory();
         let asked = Ask {
             settings: &self.settings,
@@ -189,7 +190,16 @@ impl Attempt {
             recovery::recover(&self.settings, &kafka, &held.facts, &published, held.holding)
                 .await?;
         let recorded = self.recorded_schemas(&recovered);
-        self.verify_ids(&recorded).await?;
+        match away {
+            None => self.verify_ids(&recorded).await?,
+            Some(fault) if recorded.is_empty() => return Err(self.without_registry(fault)),
+            Some(fault) => tracing::warn!(
+                code = fault.code.id(),
+                schemas = recorded.len(),
+                "{}; tables go on whose schema the checkpoint knows",
+                fault.what
+            ),
+        }
         let Some(registry) = self.registry.take() else { return Ok(None) };
         let desk = Arc::new(Desk::new(recovered.resume));
         let xid = match recovered.book {
@@ -208,8 +218,10 @@ impl Attempt {
             topics,
             partitions,
             recorded,
+            unverified: BTreeMap::new(),
             ends,
             desk,
+            waited: Duration::ZERO,
         };
         let Held { reader, told, positions, pending, .. } = held;
         Ok(Some(Ready {
@@ -247,13 +259,18 @@ impl Attempt {
 
     /// Sees to it that there is a slot; true where it was made.
     async fn have_slot(
-        &self,
+        &mut self,
         catalog: &mut Connection,
         kafka: &kafka::Settings,
+        away: Option<&Fault>,
     ) -> Result<bool, Fault> {
         let slot = &self.settings.source.slot;
         if source::find_slot(catalog, slot).await?.is_some() {
             return Ok(false);
+        }
+        // It would keep the source's log for a pipeline that cannot begin.
+        if let Some(fault) = away {
+            return Err(self.without_registry(fault.clone()));
         }
         // A new one would start later than the checkpoint, and leave a gap nobody sees.
         recovery::refuse_new_slot(&self.settings, kafka).await?;
@@ -261,18 +278,29 @@ impl Attempt {
         Ok(true)
     }
 
-    /// A registry that is away stops only a start that knows no ids yet.
-    async fn reach_registry(&mut self) -> Result<(), Fault> {
+    /// A registry that is away stops only a start that knows no ids yet: that is what is given back
+    /// for whoever finds out that this is such a start.
+    async fn reach_registry(&mut self) -> Result<Option<Fault>, Fault> {
         let settings = registry_settings(&self.settings.registry);
         let url = self.settings.registry.address();
         let wrong = |error| diagnosis::of_registry(&error, &url);
         if let Some(client) = &mut self.registry {
-            return client.renew().map_err(wrong);
+            return client.renew().map_err(wrong).map(|()| None);
         }
         let client = Client::new(settings).map_err(wrong)?.counted(self.status.registry_calls());
-        client.probe().await.map_err(wrong)?;
+        let away = match client.probe().await {
+            Ok(()) => None,
+            Err(error) if error.is_away() => Some(wrong(error)),
+            Err(error) => return Err(wrong(error)),
+        };
         self.registry = Some(client);
-        Ok(())
+        Ok(away)
+    }
+
+    /// The next attempt asks again.
+    fn without_registry(&mut self, fault: Fault) -> Fault {
+        self.registry = None;
+        fault
     }
 
     /// What the checkpoint knows of schemas, where the registry must agree.
@@ -295,6 +323,10 @@ impl Attempt {
         for schema in newest.into_iter().take(VERIFIED_AT_START) {
             let url = registry.url();
             let has = registry.has(SchemaId(schema.id)).await;
+            // It has just gone away: as if it had been before.
+            if has.as_ref().is_err_and(registry::Error::is_away) {
+                return Ok(());
+            }
             if !has.map_err(|error| diagnosis::of_registry(&error, url))? {
                 return Err(diagnosis::of_other_id(&schema.subject, schema.id, None, url));
             }

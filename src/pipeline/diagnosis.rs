@@ -355,12 +355,29 @@ pub(crate) fn of_registry(error: &registry::Error, url: &str) -> Fault {
             format!("the schema registry at {url} answers {status}: {reason}"),
             "look at the registry's log",
         ),
+        E::Directory { path, reason } => of_directory(path, reason),
+        E::Damaged { path, reason } => Fault::new(
+            Code::SchemaDirectory,
+            format!("the schema registry in {path} is damaged: {reason}"),
+            "restore the directory of registry.directory from a backup that is as new as what is \
+             published, then restart the daemon",
+        ),
         E::Settings { reason } => Fault::new(
             Code::RegistrySettings,
             format!("the registry settings cannot be used: {reason}"),
             "correct registry.url and the credentials beside it",
         ),
     }
+}
+
+/// The directory of a registry of our own.
+pub(crate) fn of_directory(path: &str, reason: &str) -> Fault {
+    Fault::new(
+        Code::SchemaDirectory,
+        format!("the schema registry in {path} cannot be used: {reason}"),
+        "let the daemon's user write the directory of registry.directory, and see that the volume \
+         is mounted and has room; it goes on by itself",
+    )
 }
 
 /// A schema that is refused is so for a row, and whoever mends it wants to know which.
@@ -381,8 +398,9 @@ pub(crate) fn of_other_id(subject: &str, was: u32, is: Option<u32>, url: &str) -
         format!(
             "a schema of subject {subject} had id {was}, and the schema registry at {url} {now}"
         ),
-        "restore the registry or point registry.url to the one with the schemas; where nobody needs \
-         what is published already, set registry.verify_ids: false and restart the daemon",
+        "restore the registry, or point registry.url or registry.directory to the one with the \
+         schemas; where nobody needs what is published already, set registry.verify_ids: false and \
+         restart the daemon",
     )
 }
 

@@ -27,6 +27,7 @@ mod sink;
 mod snapshot;
 mod source;
 mod standing;
+mod stopwatch;
 mod stream;
 mod streamed;
 mod told;
@@ -50,7 +51,7 @@ pub(crate) use access::commands as access_commands;
 use attempt::{Attempt, Outcome};
 use backoff::Backoff;
 pub(crate) use diagnosis::{
-    of_bytes, of_disorder, of_kafka, of_plan, of_registry, of_row, of_source,
+    of_bytes, of_directory, of_disorder, of_kafka, of_plan, of_registry, of_row, of_source,
     of_too_many_relations, of_unknown_relation,
 };
 pub use keeper::now_us;

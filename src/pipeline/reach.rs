@@ -70,6 +70,10 @@ pub(crate) fn registry_settings(of: &config::settled::Registry) -> registry::Set
         }
     };
     registry::Settings {
+        own: of.own.as_ref().map(|own| registry::Own {
+            directory: registry::directory::Directory::at(own.directory.clone()),
+            url: own.announced.clone(),
+        }),
         urls: of.urls.clone(),
         authentication,
         ca_file: of.ca_file.clone(),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use waltide_core::avro::{self, ColumnFilter, DataError, Options, Plan, Problem};
 use waltide_core::change::Row;
@@ -106,8 +107,12 @@ pub(super) struct Compiler {
     pub(super) ends: Ends,
     /// What the checkpoint knows of schemas, by subject; nothing where other ids are all right.
     pub(super) recorded: HashMap<String, RegisteredSchema>,
+    /// Schemas, by subject, that are used under the checkpoint's id while the registry is away.
+    pub(super) unverified: BTreeMap<String, String>,
     /// Where schemas are noted for the checkpoint.
     pub(super) desk: Arc<Desk>,
+    /// How long others took to answer, since somebody asked.
+    pub(super) waited: Duration,
 }
 
 impl Compiler {
@@ -150,8 +155,25 @@ impl Compiler {
         Ok(Route { counts, ..self.route(relation, table, loosened).await? })
     }
 
+    /// How long others took to answer, since the last call.
+    pub(super) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
     /// The way of a relation's rows, some columns of which may be null whatever the catalog says.
     async fn route(
+        &mut self,
+        relation: &Relation,
+        name: config::TableName,
+        loosened: Vec<String>,
+    ) -> Result<Route, Fault> {
+        let since = Instant::now();
+        let route = self.look_up(relation, name, loosened).await;
+        self.waited += since.elapsed();
+        route
+    }
+
+    async fn look_up(
         &mut self,
         relation: &Relation,
         name: config::TableName,

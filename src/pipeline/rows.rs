@@ -6,8 +6,8 @@ use waltide_core::change::{Position, Row, Transaction};
 use waltide_core::dead_letter::DeadLetter;
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
-use waltide_core::pgoutput::{Relation, RelationId};
-use waltide_core::snapshot::{Book, key_of};
+use waltide_core::pgoutput::{OldTuple, Relation, RelationId};
+use waltide_core::snapshot::{Book, Touch, key_of};
 
 use super::position_text::PositionText;
 use super::routes::{Compiler, DeadLetters, Known, Route};
@@ -52,8 +52,12 @@ impl Engine {
             *known = compiled.map_err(|fault| diagnosis::at_row(fault, lsn))?;
         }
         let Known::Captured(route) = known else { return Ok(()) };
-        let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
         let reading = self.sink.book.reads(relation);
+        // It was in the rows of a table without a key when they were read.
+        if reading && self.sink.book.leaves_out(relation, place.transaction.xid) {
+            return Ok(());
+        }
+        let records = route.plan.records(&row).map_err(|error| diagnosis::of_row(&error))?;
         let mut order = None;
         for (sub_index, record) in records {
             let sub_index = u32::from(sub_index);
@@ -101,13 +105,8 @@ impl Engine {
             };
             self.sink.put(&out).await?;
             if reading && keyed {
-                self.sink
-                    .book
-                    .touched(relation, self.out.key.get(KEY_HEADER..).unwrap_or_default());
+                touched(&mut self.sink.book, relation, route, &self.out, &record);
             }
-        }
-        if reading {
-            unchanged(&mut self.sink.book, relation, route, &self.out, &row);
         }
         route.count(&row);
         self.out.shrink();
@@ -123,6 +122,9 @@ impl Engine {
         first_sub_index: u32,
     ) -> Result<u32, Fault> {
         self.sink.book.truncated(relation);
+        if self.sink.book.leaves_out(relation, place.transaction.xid) {
+            return Ok(first_sub_index);
+        }
         if !self.compiler.settings.truncates {
             return Ok(first_sub_index);
         }
@@ -275,7 +277,7 @@ impl Buffers {
 
 /// The partition of a record without a key: any, but the same one whenever it is repeated, so that
 /// in each partition what comes again is the end of what was there.
-fn spread(position: &Position, partitions: i32) -> i32 {
+pub(super) fn spread(position: &Position, partitions: i32) -> i32 {
     // Multiplying by the golden ratio spreads numbers that follow each other evenly over the high
     // bits, which are then scaled to the partitions.
     let mixed = position.commit_lsn.0.0.wrapping_add(position.ordinal);
@@ -284,23 +286,26 @@ fn spread(position: &Position, partitions: i32) -> i32 {
     i32::try_from(partition).unwrap_or(0)
 }
 
-/// Notes a row of which the server left something out, for a table that is being read.
-fn unchanged(
+/// Notes what a record says of its row, for a table that is being read.
+fn touched(
     book: &mut Book,
     relation: RelationId,
     route: &Route,
     written: &Buffers,
-    row: &Row<'_>,
+    record: &avro::Record<'_>,
 ) {
-    let Row::Update { new, .. } = row else { return };
-    if written.notes.unchanged().len() == 0 {
-        return;
-    }
-    match key_of(*new, route.plan.key_columns()) {
-        Some(key) => book.unchanged(relation, key),
-        // Its key was left out as well.
-        None => book.start_over(relation),
-    }
+    let left_out = written.notes.unchanged().len() > 0;
+    let (row, touch) = match *record {
+        avro::Record::Update { new, .. } if left_out => (new, Touch::Partly(new)),
+        avro::Record::Create { new, .. } if left_out => (new, Touch::Moved),
+        avro::Record::Update { new, .. }
+        | avro::Record::Create { new, .. }
+        | avro::Record::Read(new) => (new, Touch::Whole),
+        avro::Record::Delete(OldTuple::Key(old) | OldTuple::Full(old))
+        | avro::Record::Tombstone(OldTuple::Key(old) | OldTuple::Full(old)) => (old, Touch::Whole),
+    };
+    let key = written.key.get(KEY_HEADER..).unwrap_or_default();
+    book.touched(relation, key, touch, || key_of(row, route.plan.key_columns()));
 }
 
 fn meta(place: &Place, sub_index: u32, lsn: Lsn, last_commit: Option<Lsn>) -> RecordMeta<'static> {

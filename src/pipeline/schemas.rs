@@ -116,9 +116,20 @@ impl Compiler {
         }
         let mut chosen = topics.last().cloned().unwrap_or_else(|| base.clone());
         for topic in topics.iter().rev() {
-            if self.knows(topic, plan).await? {
-                chosen.clone_from(topic);
-                break;
+            match self.knows(topic, plan).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    chosen.clone_from(topic);
+                    break;
+                }
+                Err(error) => {
+                    // While it is away, what the checkpoint knows has to do.
+                    let known = topics.iter().rev().find(|topic| self.remembers(topic, plan));
+                    let known = known.filter(|_| error.is_away());
+                    let fault = || diagnosis::of_registry(&error, self.registry.url());
+                    chosen.clone_from(known.ok_or_else(fault)?);
+                    break;
+                }
             }
         }
         match self.ids(&chosen, plan, table).await {
@@ -139,12 +150,16 @@ impl Compiler {
     }
 
     /// Whether a plan's schema is registered for a topic.
-    async fn knows(&mut self, topic: &str, plan: &Plan) -> Result<bool, Fault> {
+    async fn knows(&mut self, topic: &str, plan: &Plan) -> Result<bool, Error> {
         let subject = self.subject(topic, Half::Value, plan.value_schema());
-        let known = self.registry.look_up(&subject, plan.value_schema()).await;
-        known
-            .map(|id| id.is_some())
-            .map_err(|error| diagnosis::of_registry(&error, self.registry.url()))
+        self.registry.look_up(&subject, plan.value_schema()).await.map(|id| id.is_some())
+    }
+
+    /// Whether the checkpoint knows a plan's schema for a topic.
+    fn remembers(&self, topic: &str, plan: &Plan) -> bool {
+        let subject = self.subject(topic, Half::Value, plan.value_schema());
+        let known = self.recorded.get(&subject);
+        known.is_some_and(|known| known.fingerprint == written(plan.value_schema()))
     }
 
     fn subject(&self, topic: &str, half: Half, schema: &str) -> String {
@@ -217,6 +232,7 @@ impl Compiler {
         if let Some(id) = self.recorded(subject, schema).await? {
             return Ok(Ok(id));
         }
+        self.verify_late().await?;
         let id = self.registry.register(subject, schema).await;
         Ok(id.map(|id| self.noted(subject, schema, id)))
     }
@@ -224,11 +240,19 @@ impl Compiler {
     /// The id of a schema that the checkpoint remembers, seen to be the same still. Nothing is
     /// registered for that: it would be in the way of a registry that is restored.
     async fn recorded(&mut self, subject: &str, schema: &str) -> Result<Option<SchemaId>, Fault> {
-        let fingerprint = format!("{:016x}", fingerprint(schema.as_bytes()));
+        let fingerprint = written(schema);
         let known = self.recorded.get(subject).filter(|known| known.fingerprint == fingerprint);
         let Some(was) = known.map(|known| SchemaId(known.id)) else { return Ok(None) };
-        let found = self.registry.look_up(subject, schema).await;
-        let found = found.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?;
+        let found = match self.registry.look_up(subject, schema).await {
+            // What is there was published under this id. Whether it still means the same is asked
+            // before anything else is registered.
+            Err(error) if error.is_away() => {
+                tracing::info!(subject, id = was.0, "the checkpoint's id: the registry is away");
+                self.unverified.insert(subject.to_owned(), schema.to_owned());
+                Some(was)
+            }
+            found => found.map_err(|error| diagnosis::of_registry(&error, self.registry.url()))?,
+        };
         if found == Some(was) {
             return Ok(Some(self.noted(subject, schema, was)));
         }
@@ -237,13 +261,38 @@ impl Compiler {
         Err(diagnosis::of_other_id(subject, was.0, is, self.registry.url()))
     }
 
+    /// Sees of ids that were used while the registry was away whether they are the same still.
+    async fn verify_late(&mut self) -> Result<(), Fault> {
+        while let Some((subject, schema)) = self.unverified.pop_first() {
+            let found = self.registry.look_up(&subject, &schema).await;
+            let was = self.recorded.get(&subject).map(|known| known.id);
+            let fault = match found {
+                Ok(found) if found.map(|id| id.0) == was => continue,
+                Ok(found) => {
+                    self.registry.forget(&subject, &schema);
+                    let (was, is) = (was.unwrap_or_default(), found.map(|id| id.0));
+                    diagnosis::of_other_id(&subject, was, is, self.registry.url())
+                }
+                Err(error) => diagnosis::of_registry(&error, self.registry.url()),
+            };
+            self.unverified.insert(subject, schema);
+            return Err(fault);
+        }
+        Ok(())
+    }
+
     /// Remembers for the checkpoint what is in use.
     fn noted(&self, subject: &str, schema: &str, id: SchemaId) -> SchemaId {
         self.desk.uses(RegisteredSchema {
             subject: subject.to_owned(),
             id: id.0,
-            fingerprint: format!("{:016x}", fingerprint(schema.as_bytes())),
+            fingerprint: written(schema),
         });
         id
     }
+}
+
+/// A schema's fingerprint, as checkpoints write it.
+fn written(schema: &str) -> String {
+    format!("{:016x}", fingerprint(schema.as_bytes()))
 }

@@ -46,6 +46,8 @@ pub(super) struct Sink {
     servers: Servers,
     received: Lsn,
     moved: Moved,
+    /// For how long there was no room, since it was last asked.
+    waited: Duration,
     /// Tables that have been read, and nobody has said so yet.
     pub(super) ended: Vec<RelationId>,
     strictness: Strictness,
@@ -100,6 +102,7 @@ impl Sink {
             status,
             servers,
             moved: Moved::default(),
+            waited: Duration::ZERO,
             ended: Vec::new(),
             strictness,
             held: false,
@@ -118,10 +121,13 @@ impl Sink {
             match self.producer.send(record) {
                 Ok(()) => break,
                 Err(Refusal::Full) => {
+                    let since = Instant::now();
                     let _ = timeout(SHOW_EVERY, self.producer.reported()).await;
                     self.settle()?;
                     // Nobody listens to the server meanwhile, so its silence means nothing.
-                    self.strictness.standing.heard(Instant::now());
+                    let now = Instant::now();
+                    self.strictness.standing.heard(now);
+                    self.waited += now.duration_since(since);
                     self.show()?;
                 }
                 Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
@@ -132,6 +138,11 @@ impl Sink {
         self.moved.record_bytes += record.key.map_or(0, <[u8]>::len) as u64;
         self.moved.record_bytes += record.value.map_or(0, <[u8]>::len) as u64;
         Ok(())
+    }
+
+    /// For how long there was no room for records, since the last call.
+    pub(super) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 
     /// Enters what was delivered into the books, and lets the server know.
@@ -270,6 +281,7 @@ impl Sink {
         let Moved { wal_bytes, records, record_bytes } = std::mem::take(&mut self.moved);
         self.status.moved(wal_bytes, records, record_bytes);
         let in_flight = self.producer.in_flight();
+        self.status.queue(self.producer.bytes_in_flight());
         let durable = self.intake.durable().lsn();
         self.status.progress(self.received, durable, self.intake.oldest_commit(), in_flight);
         let now = Instant::now();

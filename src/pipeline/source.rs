@@ -197,16 +197,31 @@ async fn named(on: &mut Connection, sql: &str) -> String {
     found.unwrap_or_else(|| "the server does not show whose".to_owned())
 }
 
-/// Makes the publications cover what is captured. Called now and then as well, for tables that
-/// come to match while the stream runs: their changes are seen from then on.
+/// Makes the publications cover tables that have come to match while the stream runs: their
+/// changes are seen from then on. Called every few seconds, so all tables are looked at only where
+/// there is one that may be missing.
 pub(super) async fn cover(
     on: &mut Connection,
     source: &config::settled::Source,
 ) -> Result<(), Fault> {
-    let captured = Captured::read(on, source).await?;
+    let outside = on.list_unpublished(&source.publication).await;
+    let outside = outside.map_err(|error| diagnosis::of_source(&error))?;
+    if outside.iter().any(|table| source.captures(&table.schema, &table.name)) {
+        let captured = Captured::read(on, source).await?;
+        complete(on, source, &captured).await?;
+    }
+    Ok(())
+}
+
+/// Makes the publications cover what is captured; false where they do.
+async fn complete(
+    on: &mut Connection,
+    source: &config::settled::Source,
+    captured: &Captured,
+) -> Result<bool, Fault> {
     let statements = captured.statements(source);
     if statements.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = '{}ms'; {}; COMMIT",
@@ -216,11 +231,11 @@ pub(super) async fn cover(
     match on.simple_query(&sql).await {
         Ok(_) => {
             tracing::info!(sql = statements.join("; "), "published");
-            Ok(())
+            Ok(true)
         }
         Err(error) => {
             let _ = on.simple_query("ROLLBACK").await;
-            Err(cannot_publish(on, &error, &captured, &statements).await)
+            Err(cannot_publish(on, &error, captured, &statements).await)
         }
     }
 }
@@ -231,8 +246,11 @@ async fn publish(
     settings: &config::settled::Pipeline,
 ) -> Result<Published, Fault> {
     let source = &settings.source;
-    cover(on, source).await?;
-    let Captured(coverage) = Captured::read(on, source).await?;
+    let mut captured = Captured::read(on, source).await?;
+    if complete(on, source, &captured).await? {
+        captured = Captured::read(on, source).await?;
+    }
+    let Captured(coverage) = captured;
     warn_of_gaps(&coverage);
     let published = coverage.candidates.iter().filter(|table| table.published);
     topics::check(

@@ -32,6 +32,7 @@ use super::routes::{Compiler, Known};
 use super::rows::Buffers;
 use super::sink::{SHOW_EVERY, Sink};
 use super::snapshot::{self, Snapshots};
+use super::stopwatch::Stopwatch;
 use super::streamed::Streamed;
 use super::transactions::{Means, Transactions};
 use crate::control::{Asked, Orders};
@@ -72,6 +73,8 @@ pub(super) struct Engine {
     pub(super) streamed: Streamed,
     /// It was asked to end, or to make room for another stream, and begins nothing new.
     pub(super) draining: bool,
+    /// Who asks for the end.
+    shutdown: Option<watch::Receiver<bool>>,
     /// That, or somebody has asked for a pause.
     resting: bool,
     pub(super) status: Arc<Pipeline>,
@@ -98,6 +101,7 @@ impl Engine {
             snapshots,
             streamed: Streamed::default(),
             draining: false,
+            shutdown: None,
             resting: false,
             transactions,
             messages,
@@ -108,6 +112,11 @@ impl Engine {
             compiler,
             decoder: Decoder::new(),
         }
+    }
+
+    /// Whether it was asked to end, and may not have seen it yet.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.shutdown.as_ref().is_some_and(|asked| *asked.borrow())
     }
 
     /// Gives back what outlives the connection.
@@ -122,6 +131,7 @@ impl Engine {
         shutdown: &watch::Receiver<bool>,
         orders: &mut Orders,
     ) -> Result<Ended, Fault> {
+        self.shutdown = Some(shutdown.clone());
         let mut asked = shutdown.clone();
         let out_of_time = async {
             // A sender that is gone asks for nothing.
@@ -146,6 +156,7 @@ impl Engine {
         let mut show = interval(SHOW_EVERY);
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace::new();
+        let mut stopwatch = Stopwatch::start();
         loop {
             self.sink.settle()?;
             // What is begun is delivered with the settings it was begun with.
@@ -165,7 +176,9 @@ impl Engine {
             let resting = draining || paused;
             self.resting = resting;
             if self.snapshots.is_some() && !paused {
+                stopwatch.waited(self.status.stages());
                 Box::pin(self.advance_snapshots()).await?;
+                self.worked(&mut stopwatch);
             }
             // An open transaction is read to its end even while resting: left half-way, all of it
             // would be repeated.
@@ -181,6 +194,7 @@ impl Engine {
                 }
                 asked = orders.next(), if !draining => self.obey(asked),
                 _ = show.tick() => {
+                    stopwatch.waited(self.status.stages());
                     self.show()?;
                     if !resting {
                         self.beat().await?;
@@ -197,12 +211,16 @@ impl Engine {
                     if let Some(snapshots) = &mut self.snapshots {
                         snapshots.behind = count >= BEHIND_BYTES;
                     }
+                    stopwatch.waited(self.status.stages());
                     self.drain(reader, resting).await?;
+                    self.worked(&mut stopwatch);
                     self.sink.read(count);
                 }
                 // Nothing waits for it, so all else has its turn before.
                 () = std::future::ready(()), if publishing => {
+                    stopwatch.waited(self.status.stages());
                     Box::pin(self.publish_some()).await?;
+                    self.worked(&mut stopwatch);
                 }
             }
         }
@@ -213,6 +231,11 @@ impl Engine {
         // A wish is seen by whoever looks.
         let Some(asked) = asked.filter(Asked::is_wanted) else { return };
         match asked.command {}
+    }
+
+    fn worked(&mut self, stopwatch: &mut Stopwatch) {
+        let (kafka, schemas) = (self.sink.take_waited(), self.compiler.take_waited());
+        stopwatch.worked(self.status.stages(), kafka, schemas);
     }
 
     /// Applies what is in the reader's buffer.
@@ -307,7 +330,8 @@ impl Engine {
         self.last_commit = Some(commit.end_lsn.0);
         self.sink.intake.commit(commit).map_err(diagnosis::of_disorder)?;
         self.sink.book.boundary(commit.end_lsn.0);
-        if self.sink.book.is_idle() || self.resting {
+        let due = self.snapshots.as_ref().is_some_and(|of| of.is_due(&self.sink.book));
+        if self.sink.book.is_idle() || self.resting || !due {
             return Ok(());
         }
         // A stream that is far behind is rarely read up to a boundary and no further.

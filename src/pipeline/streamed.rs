@@ -126,7 +126,7 @@ impl Engine {
                 dropped.or_else(|error| self.cannot_keep(Some(abort.xid), &error))
             }
             Message::StreamCommit(xid, commit) => match spool.commit(xid) {
-                Ok(reading) => self.publish(Publishing { xid, commit, reading }),
+                Ok(reading) => self.begin_publishing(Publishing { xid, commit, reading }),
                 Err(error) => self.cannot_keep(Some(xid), &error),
             },
             ref other => Err(diagnosis::of_message(other)),
@@ -164,7 +164,7 @@ impl Engine {
         }
     }
 
-    fn publish(&mut self, publishing: Publishing) -> Result<(), Fault> {
+    fn begin_publishing(&mut self, publishing: Publishing) -> Result<(), Fault> {
         let Commit { commit_lsn, commit_time, .. } = publishing.commit;
         self.relations.publish();
         self.begin(&Begin { commit_lsn, commit_time, xid: publishing.xid })?;

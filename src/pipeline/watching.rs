@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::diagnosis;
 use super::positions::Positions;
@@ -15,6 +15,9 @@ use crate::status::{Pipeline, SlotHealth};
 
 /// How often. Prometheus scrapes every 15 s or so.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// How often it connects anew: a certificate that was renewed shows only then.
+const ANEW: Duration = Duration::from_secs(3600);
 
 /// Watches until it is dropped. Its own failures end nothing.
 pub(super) async fn watch_source(
@@ -28,11 +31,15 @@ pub(super) async fn watch_source(
     let mut connection: Option<Connection> = None;
     // Said once, and again when it is another failure.
     let mut said = None;
+    let mut opened_at = Instant::now();
     loop {
         tick.tick().await;
         let opened = match connection.take() {
             Some(open) => Ok(open),
-            None => Connection::open(&params, Mode::Plain).await,
+            None => {
+                opened_at = Instant::now();
+                Connection::open(&params, Mode::Plain).await
+            }
         };
         let mut open = match opened {
             Ok(open) => open,
@@ -46,6 +53,7 @@ pub(super) async fn watch_source(
                 continue;
             }
         };
+        status.certificate_seen(open.certificate_expires());
         let peer = open.peer().clone();
         if let Err(error) = answered(ANSWER, &peer, look(&mut open, &source.slot, &status)).await {
             tracing::debug!(%error, "cannot look at the slot");
@@ -62,7 +70,7 @@ pub(super) async fn watch_source(
             }
             Ok(Err(_)) => {}
         }
-        connection = Some(open);
+        connection = Some(open).filter(|_| opened_at.elapsed() < ANEW);
     }
 }
 

@@ -65,6 +65,12 @@ impl PeerCertificate {
             && now <= validity.not_after.to_unix_duration()
     }
 
+    /// When it runs out, since 1970; none for what no clock comes to.
+    pub(super) fn expires(&self) -> Option<Duration> {
+        let at = self.0.tbs_certificate().validity().not_after.to_unix_duration();
+        (!at.is_zero()).then_some(at)
+    }
+
     /// Whether it is of the oldest form, which has no extensions and which webpki does not read.
     pub(super) fn is_version_1(&self) -> bool {
         self.0.tbs_certificate().version() == Version::V1

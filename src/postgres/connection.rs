@@ -17,6 +17,7 @@ use super::message;
 use super::open;
 use super::params::Params;
 use super::session::{Mode, Session};
+use super::tls;
 
 /// How long a farewell may take before the socket is closed without.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -67,6 +68,12 @@ impl Connection {
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         self.link.socket.is_encrypted()
+    }
+
+    /// When the certificate that the server has shown runs out, since 1970; none without TLS.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<Duration> {
+        tls::certificate(&self.link.socket)?.expires()
     }
 
     /// Whether a transaction is open, failed or not.

@@ -66,13 +66,13 @@ impl Connection {
         let mut all_tables = false;
         let mut covered = HashSet::new();
         for name in [publication, &second] {
-            let Some(found) = self.load_publication(name).await? else { continue };
+            let Some((found, members)) = self.load_members(name).await? else { continue };
             all_tables |= found.all_tables;
-            covered.extend(found.tables.iter().map(|table| table.id));
+            covered.extend(members);
             coverage.existing.push(Existing {
                 name: name.to_owned(),
                 lacks: lacks(&found),
-                ours: self.is_ours(name).await?,
+                ours: self.is_ours(name).await? == Some(true),
             });
         }
         let tables = self.list_tables(&["*"]).await?;
@@ -88,10 +88,25 @@ impl Connection {
         Ok(coverage)
     }
 
-    async fn is_ours(&mut self, publication: &str) -> Result<bool, Error> {
+    /// The tables that a pipeline's publications may lack: none where the publication is not ours
+    /// to change, all that are not in ours where it is, or where there is none. Cheap where nothing
+    /// has changed, whatever the number of tables.
+    pub async fn list_unpublished(&mut self, publication: &str) -> Result<Vec<TableFacts>, Error> {
+        if self.is_ours(publication).await? == Some(false) {
+            return Ok(Vec::new());
+        }
+        let second = inserts_only(publication);
+        let mut tables = self.list_tables_outside(&[publication, &second]).await?;
+        tables.retain(TableFacts::is_streamed);
+        Ok(tables)
+    }
+
+    /// None where there is no such publication.
+    async fn is_ours(&mut self, publication: &str) -> Result<Option<bool>, Error> {
         let sql = "SELECT coalesce(obj_description(oid, 'pg_publication') LIKE $2 || '%', false)
                    FROM pg_publication WHERE pubname = $1";
-        Ok(self.query(sql, &[Some(publication), Some(MARK)]).await?.single() == Some("t"))
+        let found = self.query(sql, &[Some(publication), Some(MARK)]).await?;
+        Ok(found.single().map(|ours| ours == "t"))
     }
 }
 

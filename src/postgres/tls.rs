@@ -147,10 +147,19 @@ impl Material {
 
 /// What a login over this connection can be bound to.
 pub(super) fn end_point_hash(socket: &Socket) -> Option<Vec<u8>> {
+    let certificate = shown(socket)?;
+    PeerCertificate::read(certificate)?.end_point_hash(certificate)
+}
+
+/// The certificate that the server has shown.
+pub(super) fn certificate(socket: &Socket) -> Option<PeerCertificate> {
+    PeerCertificate::read(shown(socket)?)
+}
+
+fn shown(socket: &Socket) -> Option<&CertificateDer<'static>> {
     let Socket::Tls(stream) = socket else { return None };
     let stream: &TlsStream<_> = stream;
-    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-    PeerCertificate::read(certificate)?.end_point_hash(certificate)
+    stream.get_ref().1.peer_certificates()?.first()
 }
 
 /// Asks the server for TLS. Exactly one byte is read: what follows in plain text can only be

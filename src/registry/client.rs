@@ -1,4 +1,4 @@
-//! A thin client of the registry's HTTP API.
+//! A thin client of the registry's API.
 //!
 //! Registering is idempotent: the same schema under the same subject gets the same id, so every
 //! start asks again and nothing about ids needs to be remembered between starts.
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::transport::{Question, Settings, Transport, quote};
+use super::transport::{Question, Settings, quote};
+use super::way::Way;
 use crate::status::Calls;
 
 /// The number that stands before every record.
@@ -69,11 +70,33 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// The directory of our own registry cannot be read or written.
+    Directory {
+        /// Where it is.
+        path: String,
+        /// What the file system says.
+        reason: String,
+    },
+    /// The directory of our own registry does not hold what was written.
+    Damaged {
+        /// Where it is.
+        path: String,
+        /// How that shows.
+        reason: String,
+    },
     /// The URL or a setting cannot be used.
     Settings {
         /// Why.
         reason: String,
     },
+}
+
+impl Error {
+    /// Whether nobody has said anything about what was asked: it may be said later.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Failing { .. })
+    }
 }
 
 /// What the registry would say to a schema.
@@ -91,7 +114,7 @@ pub enum Verdict {
 /// A client with the ids it has learnt.
 #[derive(Debug)]
 pub struct Client {
-    transport: Transport,
+    way: Way,
     known: HashMap<(String, String), SchemaId>,
     refused: HashMap<String, Refused>,
     calls: Arc<Calls>,
@@ -110,9 +133,9 @@ impl Client {
     /// # Errors
     /// Where the URL or TLS cannot be used.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let transport = Transport::new(settings)?;
+        let way = Way::new(settings)?;
         let (known, refused) = (HashMap::new(), HashMap::new());
-        Ok(Self { transport, known, refused, calls: Arc::default() })
+        Ok(Self { way, known, refused, calls: Arc::default() })
     }
 
     /// Counts its requests there.
@@ -126,13 +149,13 @@ impl Client {
     /// # Errors
     /// Where they cannot be used.
     pub fn renew(&mut self) -> Result<(), Error> {
-        self.transport.renew()
+        self.way.renew()
     }
 
     /// Where the registry is, for messages.
     #[must_use]
     pub fn url(&self) -> &str {
-        self.transport.url()
+        self.way.url()
     }
 
     /// Asks something cheap, to learn whether there is a registry that lets us in.
@@ -334,7 +357,7 @@ impl Client {
     }
 
     async fn ask(&self, question: &Question<'_>) -> Result<Value, Error> {
-        let answer = self.transport.ask(question).await;
+        let answer = self.way.ask(question).await;
         // That it knows of nothing is an answer.
         self.calls.count(matches!(answer, Ok(_) | Err(Error::Unknown { .. })));
         answer

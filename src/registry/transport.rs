@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Certificate, Identity, Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, Own};
 use crate::credential::Credential;
 
 /// How long the registry may take for one answer. `run` promises to name a registry that is away
@@ -69,6 +69,8 @@ pub enum Authentication {
 /// How the registry is reached.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    /// One of our own, instead of all below.
+    pub own: Option<Own>,
     /// Where its API begins, without credentials: at any of these.
     pub urls: Vec<String>,
     /// How it knows us.
@@ -333,7 +335,7 @@ async fn answer(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Error>
     Ok((status, body))
 }
 
-fn refusal(status: StatusCode, body: &[u8], subject: &str) -> Error {
+pub(super) fn refusal(status: StatusCode, body: &[u8], subject: &str) -> Error {
     let text = String::from_utf8_lossy(body);
     let parsed: Option<Value> = serde_json::from_str(&text).ok();
     let message = parsed.as_ref().and_then(|body| body.get("message")).and_then(Value::as_str);

@@ -7,6 +7,7 @@ mod calls;
 mod clock;
 mod latency;
 mod slow;
+mod stages;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use clock::{now, unix_ms};
 pub use latency::Latency;
 use slow::Slow;
 pub use slow::{Outages, SlotHealth, Trouble};
+pub use stages::{Stage, Stages};
 pub use state::State;
 pub use tables::{Counts, MAX_TABLES, OTHER_TABLES, Snapshot, Table};
 
@@ -61,6 +63,10 @@ pub struct Pipeline {
     records: AtomicU64,
     record_bytes: AtomicU64,
     in_flight: AtomicU64,
+    queue_bytes: AtomicU64,
+    /// Seconds since 1970; 0 where none is known.
+    certificate_expires_s: AtomicU64,
+    stages: Stages,
     retries: AtomicU64,
     checkpoint_ms: AtomicI64,
     schema_changes: AtomicU64,
@@ -92,6 +98,9 @@ impl Pipeline {
             records: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            queue_bytes: AtomicU64::new(0),
+            certificate_expires_s: AtomicU64::new(0),
+            stages: Stages::default(),
             retries: AtomicU64::new(0),
             checkpoint_ms: AtomicI64::new(NONE),
             schema_changes: AtomicU64::new(0),
@@ -211,6 +220,35 @@ impl Pipeline {
     #[must_use]
     pub fn latency(&self) -> &Latency {
         &self.latency
+    }
+
+    /// What the pipeline's time is spent on.
+    #[must_use]
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Bytes of keys and values are queued or on their way to Kafka.
+    pub fn queue(&self, bytes: u64) {
+        self.queue_bytes.store(bytes, Relaxed);
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn queue_bytes(&self) -> u64 {
+        self.queue_bytes.load(Relaxed)
+    }
+
+    /// The source has shown a certificate that runs out then, since 1970; or none.
+    pub fn certificate_seen(&self, expires: Option<Duration>) {
+        self.certificate_expires_s.store(expires.map_or(0, |at| at.as_secs()), Relaxed);
+    }
+
+    /// When the certificate that was shown last runs out, since 1970.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<Duration> {
+        let seconds = self.certificate_expires_s.load(Relaxed);
+        (seconds != 0).then(|| Duration::from_secs(seconds))
     }
 
     /// What is in the way, where something is.

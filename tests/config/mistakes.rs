@@ -41,8 +41,8 @@ fn a_key_in_the_wrong_group_is_sent_home() {
 
 #[test]
 fn a_key_without_likeness_is_told_what_there_is() {
-    let text = minimal_with("registry", "directory: ./schemas");
-    let told = "here it can be `url`, `username`, `password`, `password_file`";
+    let text = minimal_with("registry", "storage: ./schemas");
+    let told = "here it can be `url`, `directory`, `listen`, `announce`, `username`, `password`";
     assert_only(&text, Kind::UnknownKey, 9, 7, told);
 }
 
@@ -276,6 +276,9 @@ fn what_cannot_both_be_given_is_refused() {
         ("registry", "oauth: {token_url: 'http://a', client_id: u}", "needs a secret"),
         ("registry", "certificate_file: /c", "a certificate needs its key"),
         ("registry", "key_file: /k", "a key needs its certificate"),
+        ("registry", "directory: /s", "`directory` makes one here"),
+        ("registry", "listen: 0.0.0.0:8081", "there is no registry of our own"),
+        ("registry", "announce: http://a", "there is no registry of our own"),
         ("kafka", "replication_factor: 1\ntopic_config: {min.insync.replicas: 2}", "more in-sync"),
         ("kafka", "topic: all", "all tables would be written to one topic"),
         ("", "table_options: {audit.x: {topic: y}}", "not captured"),

@@ -32,6 +32,46 @@ fn the_example_of_the_design_means_what_it_says() {
 }
 
 #[test]
+fn a_directory_stands_for_a_registry() {
+    let with = |lines: &str| {
+        let lines: String = lines.lines().map(|line| format!("      {line}\n")).collect();
+        MINIMAL.replace("      url: http://registry:8081\n", &lines)
+    };
+    let own = |lines: &str| load(&with(lines)).config.pipelines[0].registry.own.clone().unwrap();
+    let smallest = own("directory: /s");
+    assert_eq!(smallest.directory, Path::new("/s"));
+    assert_eq!(smallest.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(smallest.announced, "http://127.0.0.1:8081");
+    assert_eq!(smallest.token, None);
+    let open = own("directory: /s\nlisten: 0.0.0.0:9000\ntoken_file: /t");
+    assert_eq!(open.announced, "http://localhost:9000");
+    assert_eq!(open.token, Some(Credential::File("/t".into())));
+    let named = own("directory: /s\nannounce: https://schemas.shop/");
+    assert_eq!(named.announced, "https://schemas.shop");
+    for (lines, told) in [
+        ("directory: /s\nusername: u", "keep one of the two"),
+        ("directory: /s\nlisten: shop:8081", "not an address with a port"),
+        ("directory: /s\nannounce: http://u:p@a", "it has no login"),
+    ] {
+        let errors = errors(&with(lines));
+        assert_eq!(errors.count(), 1, "{lines}: {errors}");
+        assert!(errors.to_string().contains(told), "{lines}: {errors}");
+    }
+    let second = |lines: &str| {
+        let first = with("directory: /s");
+        let shop = first.split_once("pipelines:\n").unwrap().1.replace("  shop:", "  other:");
+        first + &shop.replace("      directory: /s\n", &lines.replace('|', "\n      "))
+    };
+    load(&second("      directory: /s\n"));
+    load(&second("      directory: /t|listen: 127.0.0.1:8082\n"));
+    for lines in ["      directory: /t\n", "      directory: /s|listen: 127.0.0.1:8082\n"] {
+        let errors = errors(&second(lines));
+        assert_eq!(errors.count(), 1, "{lines}: {errors}");
+        assert!(errors.to_string().contains("share the directory or the address"), "{errors}");
+    }
+}
+
+#[test]
 fn exactly_once_is_refused_as_not_available() {
     let errors = errors(&minimal_with("", "delivery: exactly_once"));
     let [error] = errors.iter().as_slice() else { panic!("{errors}") };

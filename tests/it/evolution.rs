@@ -1,5 +1,8 @@
 //! Tables change their shape while changes flow.
 
+mod kinds;
+mod readers;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 

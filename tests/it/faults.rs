@@ -7,6 +7,7 @@
 
 mod access;
 mod bearer;
+mod directory;
 mod kafka;
 mod login;
 mod names;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use waltide_stack::serde_json::{self, Value, json};
-use waltide_stack::{Stack, Version};
+use waltide_stack::{Registry, Stack, Version};
 
 use crate::support::Pipeline;
 
@@ -49,11 +49,37 @@ fn run(command: &mut Command) -> String {
 /// All records of a table, in the order of their only partition.
 #[track_caller]
 fn read(pipeline: &Pipeline<'_>, table: &str) -> Vec<Value> {
+    read_through(Stack::shared().registry(), pipeline, table)
+}
+
+/// All records of a table, as the schemas of this registry say.
+#[track_caller]
+pub(crate) fn read_through(
+    registry: &Registry,
+    pipeline: &Pipeline<'_>,
+    table: &str,
+) -> Vec<Value> {
+    printed(registry, pipeline, table, &[])
+}
+
+/// All records of a table, read by somebody who knows its first schema only.
+#[track_caller]
+pub(crate) fn read_with_first_schema(pipeline: &Pipeline<'_>, table: &str) -> Vec<Value> {
+    printed(Stack::shared().registry(), pipeline, table, &["1"])
+}
+
+#[track_caller]
+fn printed(
+    registry: &Registry,
+    pipeline: &Pipeline<'_>,
+    table: &str,
+    version: &[&str],
+) -> Vec<Value> {
     pipeline.wait_until_delivered();
-    let stack = Stack::shared();
-    let (topic, bootstrap) = (pipeline.topic(table), stack.kafka().bootstrap());
-    let arguments = [bootstrap.as_str(), &stack.registry().url(), topic.name()];
-    let printed = run(Command::new(python()).arg(sources().join("read.py")).args(arguments));
+    let (topic, bootstrap) = (pipeline.topic(table), Stack::shared().kafka().bootstrap());
+    let arguments = [bootstrap.as_str(), &registry.url(), topic.name()];
+    let printed =
+        run(Command::new(python()).arg(sources().join("read.py")).args(arguments).args(version));
     printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 

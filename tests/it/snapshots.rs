@@ -4,6 +4,7 @@
 //!
 //! `WALTIDE_SNAPSHOT_ROWS` says how many rows the large tables have.
 
+mod keyless;
 mod shop;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,6 +142,28 @@ fn a_snapshot_goes_on_where_a_killed_daemon_left_it() {
     let taken = assert_arrived(&shop, &pipeline, "public.accounts");
     let read = taken.iter().filter(|change| change.op == Op::Read).count() as u64;
     assert!(read > rows() / 2, "{read} rows were read");
+}
+
+/// The stream is always behind, so that what is read waits for it to come past; and whatever is
+/// read has been changed by then, large values that the log leaves out included.
+#[test]
+fn a_table_is_read_while_the_stream_never_catches_up() {
+    let test = "snapshot behind a backlog";
+    let random = Random::from_environment(test);
+    let shop = Stack::shared().database(Version::NEWEST, test);
+    let rows = rows() / 5;
+    shop::fill(&shop, rows);
+    let pipeline = initial(&shop);
+    let daemon = shop::while_updating(&shop, &random, rows, || {
+        let daemon = pipeline.start();
+        eventually("the table is read", 3 * SOON, || {
+            pipeline.read_whole().contains(&"public.accounts".to_owned()).then_some(())
+        });
+        daemon
+    });
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    assert_arrived(&shop, &pipeline, "public.accounts");
 }
 
 /// A commit that waits for a standby is in the stream and not yet to be seen: its rows must not be

@@ -15,6 +15,7 @@ pub mod intake;
 pub mod logical;
 pub mod lsn;
 pub mod pgoutput;
+pub mod registry;
 pub mod snapshot;
 pub mod spool;
 pub mod trail;

@@ -3,6 +3,7 @@
 
 mod http;
 mod options;
+mod own_registry;
 mod registry;
 mod sink;
 mod source;
@@ -21,6 +22,9 @@ use super::typed::{self, Envelope, LargeRows, Profile, SnapshotMode, value_or};
 
 /// One chunk is read while another is published.
 const DEFAULT_PARALLELISM: u8 = 2;
+
+/// As the reference says.
+const DEFAULT_KEYLESS_BYTES: u64 = 1_000_000_000;
 
 /// Where open transactions are spooled unless told otherwise.
 const DEFAULT_SPOOL: &str = "/var/lib/waltide";
@@ -104,6 +108,7 @@ impl Settling<'_> {
         self.refuse_names_that_fold_alike(entries);
         self.refuse_shared_slots(entries, &settled);
         self.warn_of_shared_topics(entries, &settled);
+        self.refuse_registries_that_meet(entries, &settled);
         settled.into_iter().collect()
     }
 
@@ -320,9 +325,12 @@ impl Settling<'_> {
         }
         let parallelism = typed.parallelism.value().and_then(|count| u8::try_from(count.0).ok());
         let rate = typed.max_rate.value().and_then(|count| u64::try_from(count.0).ok());
+        let keyless = typed.keyless_max_bytes.value().and_then(|count| u64::try_from(count.0).ok());
+        let keyless = keyless.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0));
         Some(Snapshot::Initial(SnapshotOptions {
             parallelism: parallelism.unwrap_or(DEFAULT_PARALLELISM),
             max_rate: rate.filter(|rate| *rate > 0),
+            keyless_max_bytes: keyless.unwrap_or(Some(DEFAULT_KEYLESS_BYTES)),
         }))
     }
 

@@ -14,12 +14,20 @@ use crate::config::url::RegistryUrl;
 impl Settling<'_> {
     pub(super) fn registry(&mut self, given: &Given<typed::Registry>) -> Option<Registry> {
         let Given { value: typed, at } = given;
-        let urls = typed.url.required("url", at, self.problems);
-        let urls = urls.and_then(|given| self.registry_urls(given));
+        let own = self.own_registry(typed);
+        let urls = match &typed.directory {
+            Key::Absent => self.registry_url(typed, at),
+            Key::Given(_) | Key::Broken => Some(Vec::new()),
+        };
         let in_url = urls.as_ref().and_then(|urls| urls.iter().find_map(|url| url.login.clone()));
-        let login = self.login(typed, at, in_url);
+        let login = match &own {
+            Some(Some(_)) => Some(RegistryLogin::None),
+            Some(None) => self.login(typed, at, in_url),
+            None => None,
+        };
         let certificate = self.certificate(typed);
         Some(Registry {
+            own: own?,
             urls: urls?.into_iter().map(|url| url.address).collect(),
             login: login?,
             ca_file: typed.ca_file.value().cloned(),
@@ -28,6 +36,14 @@ impl Settling<'_> {
             verify_ids: value_or(&typed.verify_ids, true),
             on_incompatible: value_or(&typed.on_incompatible, OnIncompatible::Halt),
         })
+    }
+
+    fn registry_url(&mut self, typed: &typed::Registry, at: &At) -> Option<Vec<RegistryUrl>> {
+        if let Key::Absent = typed.url {
+            let help = "or give a `directory`, in which the daemon keeps schemas itself";
+            self.problems.add(at.missing("url").help(help));
+        }
+        typed.url.given().and_then(|given| self.registry_urls(given))
     }
 
     fn registry_urls(&mut self, given: &Given<scalars::Url>) -> Option<Vec<RegistryUrl>> {

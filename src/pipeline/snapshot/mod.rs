@@ -15,6 +15,7 @@ mod reader;
 mod release;
 mod scout;
 mod target;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use waltide_core::avro::{DataError, Notes, Record};
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{Relation, RelationId};
 use waltide_core::snapshot::{Book, ChunkId, Seen, Sight};
 
+use super::diagnosis;
 use super::routes::{OwnTopic, Route};
 use crate::config::settled::{SnapshotOptions, Source};
 use crate::fault::{Class, Fault};
@@ -37,10 +40,17 @@ use reader::{Chunk, Reader, Work};
 pub(super) use release::KEY_HEADER;
 use scout::{Ask, Measured, Member, Scout};
 use target::Target;
+use whole::Whole;
 
 /// What a chunk reads of a table's file. With what is held of it at most (`reader.rs`), this keeps
 /// a transaction to milliseconds and memory to a few megabytes.
 const CHUNK_BLOCKS: u32 = 128;
+
+/// What is held for each connection before no more is read.
+const HELD_BYTES: usize = 6 << 20;
+
+/// How often, behind transactions that follow one another, it is seen what there is to do.
+const ADVANCE_EVERY: Duration = Duration::from_millis(10);
 
 /// Between looks at who is writing, while somebody is waited for or is not yet visible.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -102,12 +112,15 @@ pub(super) struct Snapshots {
     members: BTreeMap<RelationId, Member>,
     tables: BTreeMap<RelationId, Table>,
     held: BTreeMap<ChunkId, Chunk>,
+    /// One without a key, for which the stream is to wait.
+    whole: Option<Whole>,
     looked_at: Option<Instant>,
     looking: bool,
     /// So that rates are kept: nothing is registered before.
     register_at: Instant,
     /// So that the stream has its share: nothing is released before.
     release_at: Instant,
+    advance_at: Instant,
     /// The stream has more than can be published at once.
     pub(super) behind: bool,
     topic: Option<OwnTopic>,
@@ -159,10 +172,12 @@ impl Snapshots {
             members: BTreeMap::new(),
             tables: BTreeMap::new(),
             held: BTreeMap::new(),
+            whole: None,
             looked_at: None,
             looking: false,
             register_at: now,
             release_at: now,
+            advance_at: now,
             behind: false,
             topic: None,
             said: None,
@@ -175,9 +190,7 @@ impl Snapshots {
     pub(super) fn enter(&mut self, book: &mut Book, event: Event) {
         match event {
             Event::Idle(number, event) => {
-                if let Some((_, free)) = self.readers.get_mut(number) {
-                    *free = true;
-                }
+                self.is_free(number);
                 self.enter(book, *event);
             }
             Event::Covered(members) => self.covered(book, members),
@@ -204,16 +217,7 @@ impl Snapshots {
                     table.not_before = Instant::now() + AGAIN;
                 }
             }
-            Event::Read(chunk) => {
-                book.settle(&chunk.sight);
-                if let Some(rate) = self.options.max_rate {
-                    let cost = Duration::from_secs_f64(chunk.rows.bytes() as f64 / rate as f64);
-                    self.register_at = self.register_at.max(Instant::now()) + cost;
-                }
-                if book.held(chunk.chunk, chunk.bound, chunk.rest) {
-                    self.held.insert(chunk.chunk, *chunk);
-                }
-            }
+            Event::Read(chunk) => self.hold(book, *chunk),
             Event::Unseen(chunk, sight) => {
                 book.settle(&sight);
                 book.abandon(chunk);
@@ -223,6 +227,35 @@ impl Snapshots {
                 book.abandon(chunk);
                 self.fail(table, fault);
             }
+        }
+    }
+
+    /// A reader has told what became of its chunk.
+    fn is_free(&mut self, number: usize) {
+        if let Some((_, free)) = self.readers.get_mut(number) {
+            *free = true;
+        }
+    }
+
+    /// Takes the rows of a chunk, to be released where the stream has come so far.
+    fn hold(&mut self, book: &mut Book, mut chunk: Chunk) {
+        book.settle(&chunk.sight);
+        if let Some(rate) = self.options.max_rate {
+            let cost = Duration::from_secs_f64(chunk.rows.bytes() as f64 / rate as f64);
+            self.register_at = self.register_at.max(Instant::now()) + cost;
+        }
+        let route = self.tables.get(&chunk.table).and_then(|table| table.route.as_ref());
+        let Some(route) = route else { return book.abandon(chunk.chunk) };
+        if let Err(error) = write_keys(route, &mut chunk) {
+            // Perhaps the catalog says something else by now.
+            if let Some(table) = self.tables.get_mut(&chunk.table) {
+                table.route = None;
+            }
+            book.abandon(chunk.chunk);
+            return self.fail(chunk.table, diagnosis::of_row(&error));
+        }
+        if book.held(chunk.chunk, chunk.bound, chunk.rest, chunk.keys.iter()) {
+            self.held.insert(chunk.chunk, chunk);
         }
     }
 
@@ -379,8 +412,13 @@ impl Snapshots {
         }
         self.held.retain(|chunk, _| book.holds(*chunk));
         self.ask(book, now);
-        // As much again is held as is being read.
-        while self.held.len() < self.readers.len() && self.register_at <= now {
+        self.advance_at = now + ADVANCE_EVERY;
+        if self.whole.is_none() {
+            self.register_whole(book, now);
+        }
+        // A stream that is behind comes to the release of what is read now only when it has caught
+        // up so far: the more is held, the more goes out then.
+        while self.has_room() && self.register_at <= now {
             let Some(free) = self.readers.iter().position(|(_, free)| *free) else { return };
             let tables = &self.tables;
             let may = |id| {
@@ -399,11 +437,24 @@ impl Snapshots {
             };
             let key = route.plan.key_columns().to_vec();
             let chunk = assignment.chunk;
-            match reader.try_send(Work { assignment, target, key }) {
+            match reader.try_send(Work { assignment, target, key, all: None }) {
                 Ok(()) => *free = false,
                 Err(_) => return book.abandon(chunk),
             }
         }
+    }
+
+    /// Whether more may be read. What is being read is held soon.
+    fn has_room(&self) -> bool {
+        let held: usize = self.held.values().map(|chunk| chunk.rows.bytes()).sum();
+        self.held.is_empty() || held < HELD_BYTES * self.readers.len()
+    }
+
+    /// Whether there may be something to do. Cheap: it is asked behind each transaction.
+    pub(super) fn is_due(&self, book: &Book) -> bool {
+        let now = Instant::now();
+        let may_release = !self.behind || now >= self.release_at;
+        now >= self.advance_at || may_release && book.releasable().is_some()
     }
 
     fn ask(&mut self, book: &Book, now: Instant) {
@@ -459,6 +510,17 @@ pub(super) async fn event(of: &mut Option<Box<Snapshots>>) -> Option<Event> {
         Some(snapshots) => snapshots.events.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// Writes the keys of a chunk's rows as their records will have them.
+fn write_keys(route: &Route, chunk: &mut Chunk) -> Result<(), DataError> {
+    let mut notes = Notes::default();
+    for number in 0..chunk.rows.len() {
+        let Some(row) = chunk.rows.get(number) else { break };
+        let record = Record::Read(row);
+        chunk.keys.push(|out| route.plan.encode_key(&record, &mut notes, out).map(drop))?;
+    }
+    Ok(())
 }
 
 /// Where rows that are released stand: behind all that came before that boundary, and before all

@@ -13,7 +13,7 @@ use waltide_core::checkpoint::fingerprint;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{CopyRows, Field, RelationId, Tuple};
 use waltide_core::snapshot::{
-    Assignment, ChunkId, HeldRows, Key, Part, Sight, Span, Tid, reachable,
+    Assignment, ChunkId, HeldKeys, HeldRows, Key, Part, Sight, Span, Tid, reachable,
 };
 
 use super::super::diagnosis;
@@ -25,6 +25,9 @@ use crate::postgres::{Connection, Error, Mode, Params, SqlState};
 
 /// What is held of one chunk: more than this is another chunk's. A row alone may be larger.
 const HELD_BYTES: usize = 2 << 20;
+
+/// Rows of a table without a key are handed over in batches of so many bytes.
+const BATCH_BYTES: usize = 512 << 10;
 
 /// How many rows are asked for where nothing is known of their size, and at most.
 const ROWS: (usize, usize) = (1_000, 40_000);
@@ -51,13 +54,18 @@ pub(super) struct Work {
     pub(super) target: Arc<Target>,
     /// The key's columns.
     pub(super) key: Vec<usize>,
+    /// Where rows go that are not held.
+    pub(super) all: Option<mpsc::Sender<HeldRows>>,
 }
 
 /// A chunk that has been read.
 #[derive(Debug)]
 pub(in super::super) struct Chunk {
     pub(super) chunk: ChunkId,
+    pub(super) table: RelationId,
     pub(super) rows: HeldRows,
+    /// Those of the rows, which the owner knows how to write.
+    pub(super) keys: HeldKeys,
     pub(super) sight: Sight,
     pub(super) bound: Lsn,
     pub(super) rest: Option<Span>,
@@ -90,9 +98,12 @@ impl Reader {
     pub(super) async fn run(mut self) {
         let mut connection = None;
         let mut row_bytes = BTreeMap::new();
-        while let Some(work) = self.work.recv().await {
+        while let Some(mut work) = self.work.recv().await {
             let (chunk, table) = (work.assignment.chunk, work.assignment.table);
-            let event = match self.attempt(&mut connection, &work, &mut row_bytes).await {
+            let read = self.attempt(&mut connection, &work, &mut row_bytes).await;
+            // Whoever takes the rows waits for their end, and then for what became of them.
+            work.all = None;
+            let event = match read {
                 Ok(Outcome::Read(chunk)) => Event::Read(Box::new(chunk)),
                 Ok(Outcome::Unseen(sight)) => Event::Unseen(chunk, sight),
                 Ok(Outcome::Moved) => Event::Moved(table),
@@ -156,17 +167,17 @@ async fn once(
     work: &Work,
     row_bytes: &mut BTreeMap<RelationId, usize>,
 ) -> Result<(Outcome, bool), Error> {
-    let Work { assignment, target, key } = work;
+    let Work { assignment, target, key, .. } = work;
     let root = target.root();
     let of = match &assignment.part {
-        Part::Keys(_) => root.as_str(),
+        Part::Keys(_) | Part::All(_) => root.as_str(),
         Part::Span(span) => match target.leaf(span.leaf) {
             Some(leaf) => leaf,
             None => return Ok((Outcome::Moved, true)),
         },
     };
     let lock = match &assignment.part {
-        Part::Keys(_) => root.clone(),
+        Part::Keys(_) | Part::All(_) => root.clone(),
         Part::Span(_) => format!("ONLY {of}"),
     };
     let peer = on.peer().clone();
@@ -189,13 +200,20 @@ async fn once(
             }
             read
         }
+        Part::All(_) => {
+            for leaf in target.leaves() {
+                send(on, target, &target.copy_all(leaf), work.all.as_ref()).await?;
+            }
+            (HeldRows::default(), None, true)
+        }
         Part::Keys(keys) => {
             let by_key = target.by_key(key);
             (timeout_of(&peer, fetch(on, target, &by_key, keys)).await?, None, true)
         }
     };
     let Look { sight, bound, .. } = look;
-    let chunk = Chunk { chunk: assignment.chunk, rows, sight, bound, rest };
+    let (chunk, table, keys) = (assignment.chunk, assignment.table, HeldKeys::default());
+    let chunk = Chunk { chunk, table, rows, keys, sight, bound, rest };
     Ok((Outcome::Read(chunk), free))
 }
 
@@ -219,7 +237,7 @@ async fn look(on: &mut Connection, work: &Work, of: &str) -> Result<Look, Error>
         let (id, file) = (number(2).unwrap_or(0), number(3)?);
         let same = match &work.assignment.part {
             Part::Span(span) => id == u64::from(span.leaf.0) && file == u64::from(span.file),
-            Part::Keys(_) => id == u64::from(work.assignment.table.0),
+            Part::Keys(_) | Part::All(_) => id == u64::from(work.assignment.table.0),
         };
         Some(Look { sight, bound, fits: same && shape == work.assignment.shape })
     };
@@ -257,6 +275,36 @@ async fn copy(
     }
     let more = last.filter(|_| rows.len() == most);
     Ok((rows, more.and_then(|last| span.behind(last)), true))
+}
+
+/// All rows of a file, handed over as they come.
+async fn send(
+    on: &mut Connection,
+    target: &Target,
+    sql: &str,
+    to: Option<&mpsc::Sender<HeldRows>>,
+) -> Result<(), Error> {
+    let peer = on.peer().clone();
+    let gone = || Error::protocol(&peer, "nobody takes the rows any more");
+    let to = to.ok_or_else(gone)?;
+    let mut reader = target.copied();
+    let mut rows = HeldRows::default();
+    let mut copy = timeout_of(&peer, on.copy_out(sql)).await?;
+    while timeout_of(&peer, copy.fill()).await? > 0 {
+        while let Some(data) = copy.next_frame() {
+            let row = reader.decode(data?);
+            let row = row.map_err(|error| Error::protocol(&peer, error.to_string()))?;
+            let Some(row) = row else { continue };
+            rows.push(row).ok_or_else(|| Error::protocol(&peer, "a row has no place"))?;
+            if rows.bytes() > BATCH_BYTES {
+                to.send(std::mem::take(&mut rows)).await.map_err(|_| gone())?;
+            }
+        }
+    }
+    if !reader.is_complete() {
+        return Err(Error::protocol(&peer, "a COPY ended without its trailer"));
+    }
+    to.send(rows).await.map_err(|_| gone())
 }
 
 /// Rows by their keys.

@@ -6,7 +6,7 @@ use waltide_core::avro::{self, RecordMeta, Snapshot, Written, write_header};
 use waltide_core::change::{Position, Row, Transaction};
 use waltide_core::lsn::{CommitLsn, Lsn};
 use waltide_core::pgoutput::{PgTimestamp, RelationId, Xid};
-use waltide_core::snapshot::{END_SCHEMA, End};
+use waltide_core::snapshot::{END_SCHEMA, End, Word, key_of};
 use waltide_core::watermark::Ticket;
 
 use super::super::diagnosis;
@@ -34,13 +34,21 @@ impl Engine {
         if self.snapshots.is_none() || self.sink.book.is_idle() || self.draining {
             return Ok(());
         }
+        // Behind transactions that follow one another nobody else takes them.
+        if let Some(snapshots) = &mut self.snapshots {
+            while let Ok(event) = snapshots.events.try_recv() {
+                snapshots.enter(&mut self.sink.book, event);
+            }
+        }
         self.compile_routes().await?;
         self.release_next().await?;
         if let Some((table, rows)) = self.sink.book.done() {
             self.tell_the_end(table, rows).await?;
         }
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.advance(&mut self.sink.book);
+        let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
+        snapshots.advance(&mut self.sink.book);
+        if snapshots.whole.is_some() {
+            Box::pin(self.read_whole()).await?;
         }
         Ok(())
     }
@@ -51,13 +59,9 @@ impl Engine {
         for (id, table) in &mut snapshots.tables {
             let (None, Some(target)) = (&table.route, &table.target) else { continue };
             match self.compiler.compile(&target.relation).await? {
-                Known::Captured(route) if route.key_id.is_some() => table.route = Some(route),
-                Known::Captured(_) => {
-                    tracing::warn!(
-                        table = %target.name,
-                        "a table without a key is not read: its rows from before are not published"
-                    );
-                    self.sink.book.take_as_read(*id, table.member.known.clone());
+                Known::Captured(route) => {
+                    self.sink.book.set_keyless(*id, route.key_id.is_none());
+                    table.route = Some(route);
                 }
                 Known::Described | Known::LeftOut => self.sink.book.forget(*id),
             }
@@ -86,8 +90,11 @@ impl Engine {
         let at = place(boundary);
         let released = self.release_rows(&chunk, table, at, ticket, (&target, &mut route)).await;
         self.sink.intake.end_aside();
-        let rows = released?;
-        self.sink.book.released(id, ticket, rows);
+        match released? {
+            Some(rows) => self.sink.book.released(id, ticket, rows),
+            // Its keys have another form since it was read.
+            None => self.sink.book.abandon(id),
+        }
         if let Some(snapshots) = &mut self.snapshots {
             snapshots.release_at = Instant::now() + now.elapsed() * STREAM_SHARE;
             if let Some(table) = snapshots.tables.get_mut(&table) {
@@ -98,7 +105,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The rows of a chunk that nothing has touched since; how many.
+    /// The rows of a chunk that nothing has touched since, or that are to be filled; how many. None
+    /// where that cannot be told of one.
     async fn release_rows(
         &mut self,
         chunk: &Chunk,
@@ -106,16 +114,31 @@ impl Engine {
         at: Lsn,
         ticket: Ticket,
         (target, route): (&Target, &mut Route),
-    ) -> Result<u64, Fault> {
+    ) -> Result<Option<u64>, Fault> {
         let now = status::now();
         let mut released = 0;
         self.out.position.start(at);
         for number in 0..chunk.rows.len() {
             let Some(tuple) = chunk.rows.get(number) else { break };
+            let key = chunk.keys.get(number);
+            let Some(word) = self.sink.book.word(table, chunk.chunk, key, tuple) else {
+                return Ok(None);
+            };
+            let newer;
+            let tuple = match word {
+                Word::Not => continue,
+                Word::Row => tuple,
+                Word::Filled(row) => {
+                    newer = row;
+                    newer.tuple()
+                }
+            };
+            let columns = route.plan.key_columns();
+            self.sink.book.releases(table, chunk.chunk, || key_of(tuple, columns));
             let ordinal = self.next_ordinal();
             let (row, record) = (Row::Read(tuple), avro::Record::Read(tuple));
             let meta = meta(at, ordinal, now);
-            let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
+            let (_, written) = match self.out.encode(route, &row, &record, &meta) {
                 Ok(written) => written,
                 Err(error) => {
                     let description = &target.relation;
@@ -123,10 +146,6 @@ impl Engine {
                     Box::pin(self.out.encode_again(again, &row, &record, &meta, error)).await?
                 }
             };
-            let key = self.out.key.get(KEY_HEADER..).filter(|_| keyed).unwrap_or_default();
-            if !self.sink.book.keeps(table, chunk.chunk, key) {
-                continue;
-            }
             let mut to = (route.topic.as_str(), route.lane);
             if let Written::TooLarge { bytes } = written {
                 let Some(dead) = &route.dead_letters else {
@@ -153,7 +172,7 @@ impl Engine {
             released += 1;
         }
         self.out.shrink();
-        Ok(released)
+        Ok(Some(released))
     }
 
     /// Says on a topic of its own that a table has been read whole.
@@ -205,7 +224,7 @@ impl Engine {
     }
 
     /// A number that no row of this or another life has.
-    fn next_ordinal(&mut self) -> u64 {
+    pub(super) fn next_ordinal(&mut self) -> u64 {
         self.snapshots.as_mut().map_or(0, |snapshots| {
             snapshots.ordinal += 1;
             snapshots.life << ORDINAL_BITS | snapshots.ordinal
@@ -213,7 +232,7 @@ impl Engine {
     }
 }
 
-fn meta(at: Lsn, ordinal: u64, now: PgTimestamp) -> RecordMeta<'static> {
+pub(super) fn meta(at: Lsn, ordinal: u64, now: PgTimestamp) -> RecordMeta<'static> {
     RecordMeta {
         transaction: None,
         position: Position { commit_lsn: CommitLsn(at), ordinal, sub_index: 0 },

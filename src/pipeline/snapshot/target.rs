@@ -101,6 +101,18 @@ impl Target {
         )
     }
 
+    /// The files that have its rows.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = &str> {
+        self.leaves.values().map(String::as_str)
+    }
+
+    /// All rows of a file.
+    pub(super) fn copy_all(&self, of: &str) -> String {
+        let filter =
+            self.filter.as_ref().map_or(String::new(), |filter| format!(" WHERE ({filter})"));
+        format!("COPY (SELECT {} FROM ONLY {of}{filter}) TO STDOUT (FORMAT binary)", self.select)
+    }
+
     /// A row by its key.
     pub(super) fn by_key(&self, key: &[usize]) -> String {
         let columns = key.iter().filter_map(|at| self.relation.columns.get(*at)).enumerate();

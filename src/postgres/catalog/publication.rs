@@ -68,13 +68,13 @@ SELECT n.nspname FROM pg_publication_namespace s
 JOIN pg_publication p ON p.oid = s.pnpubid JOIN pg_namespace n ON n.oid = s.pnnspid
 WHERE p.pubname = $1 ORDER BY n.nspname";
 
-/// From 15 on; `qual` and `attrs` are what applies to the table as it comes in the stream.
+/// From 15 on; a table's memberships are looked up by its OID, since to go through those of the
+/// publication for each table takes ten thousand tables' time squared. `qual` and `attrs` are what applies to the table as it comes in the stream.
 const TABLES: &str = "\
 SELECT g.relid, n.nspname, c.relname, r.prattrs IS NOT NULL, pg_get_expr(g.qual, g.relid),
        (SELECT string_agg(m.oid::text, ',' ORDER BY m.oid)
-        FROM (SELECT r.oid FROM pg_publication_rel r
-              WHERE r.prpubid = p.oid
-                AND (r.prrelid = c.oid OR r.prrelid IN (SELECT pg_partition_ancestors(c.oid)))
+        FROM (SELECT r.oid FROM (SELECT c.oid UNION SELECT pg_partition_ancestors(c.oid)) a (id)
+              JOIN pg_publication_rel r ON r.prrelid = a.id AND r.prpubid = p.oid
               UNION ALL
               SELECT s.oid FROM pg_publication_namespace s
               WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace) m)
@@ -88,9 +88,9 @@ WHERE p.pubname = $1 ORDER BY n.nspname, c.relname";
 /// 14 has neither column lists nor filters nor schemas.
 const TABLES_14: &str = "\
 SELECT g.relid, n.nspname, c.relname, false, NULL,
-       (SELECT string_agg(r.oid::text, ',' ORDER BY r.oid) FROM pg_publication_rel r
-        WHERE r.prpubid = p.oid
-          AND (r.prrelid = c.oid OR r.prrelid IN (SELECT pg_partition_ancestors(c.oid))))
+       (SELECT string_agg(r.oid::text, ',' ORDER BY r.oid)
+        FROM (SELECT c.oid UNION SELECT pg_partition_ancestors(c.oid)) a (id)
+        JOIN pg_publication_rel r ON r.prrelid = a.id AND r.prpubid = p.oid)
 FROM pg_publication p
 CROSS JOIN LATERAL pg_get_publication_tables(p.pubname) g
 JOIN pg_class c ON c.oid = g.relid
@@ -122,11 +122,30 @@ impl Connection {
         self.end_reading(ours, result).await
     }
 
-    async fn publication(&mut self, name: &str) -> Result<Option<Publication>, Error> {
-        let name = [Some(name)];
-        let rows = self.query(PUBLICATION, &name).await?;
+    /// The publication without its tables, and the tables that it covers as they come in the
+    /// stream, without what it shows of each.
+    pub async fn load_members(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<(Publication, Vec<RelationId>)>, Error> {
+        let Some(publication) = self.publication_itself(name).await? else { return Ok(None) };
+        let members = "SELECT relid FROM pg_get_publication_tables($1)";
+        let members = self.query(members, &[Some(name)]).await?;
+        let members = self.rows_as(&members, "a table of a publication", |row| {
+            Cells::of(row).get().map(RelationId)
+        })?;
+        Ok(Some((publication, members)))
+    }
+
+    async fn publication_itself(&mut self, name: &str) -> Result<Option<Publication>, Error> {
+        let rows = self.query(PUBLICATION, &[Some(name)]).await?;
         let publications = self.rows_as(&rows, "a row of pg_publication", publication)?;
-        let Some(mut publication) = publications.into_iter().next() else { return Ok(None) };
+        Ok(publications.into_iter().next())
+    }
+
+    async fn publication(&mut self, name: &str) -> Result<Option<Publication>, Error> {
+        let Some(mut publication) = self.publication_itself(name).await? else { return Ok(None) };
+        let name = [Some(name)];
         let (tables, columns) = match self.server_version_num() {
             150_000.. => (TABLES, COLUMNS),
             _ => (TABLES_14, COLUMNS_14),

@@ -89,6 +89,8 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence IN ('p', 'u')
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND n.nspname LIKE ANY ($1::text[])
+  AND NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+                  WHERE r.prrelid = c.oid AND p.pubname = ANY ($2::text[]))
 ORDER BY n.nspname, c.relname";
 
 const KEYS: &str = "\
@@ -104,13 +106,28 @@ impl Connection {
     /// characters and `?` for one. System schemas never do.
     pub async fn list_tables(&mut self, schemas: &[&str]) -> Result<Vec<TableFacts>, Error> {
         let ours = self.begin_reading().await?;
-        let result = self.tables(schemas).await;
+        let result = self.tables(schemas, &[]).await;
         self.end_reading(ours, result).await
     }
 
-    async fn tables(&mut self, schemas: &[&str]) -> Result<Vec<TableFacts>, Error> {
+    /// The tables of all schemas that are not members themselves of one of these publications.
+    pub async fn list_tables_outside(
+        &mut self,
+        publications: &[&str],
+    ) -> Result<Vec<TableFacts>, Error> {
+        let ours = self.begin_reading().await?;
+        let result = self.tables(&["*"], publications).await;
+        self.end_reading(ours, result).await
+    }
+
+    async fn tables(
+        &mut self,
+        schemas: &[&str],
+        outside: &[&str],
+    ) -> Result<Vec<TableFacts>, Error> {
         let patterns = sql::array(schemas.iter().map(|pattern| like(pattern)));
-        let rows = self.query(TABLES, &[Some(&patterns)]).await?;
+        let outside = sql::array(outside.iter().map(|name| (*name).to_owned()));
+        let rows = self.query(TABLES, &[Some(&patterns), Some(&outside)]).await?;
         let mut tables = self.rows_as(&rows, "a row of pg_class", read)?;
         let found = oids(tables.iter().map(|table| table.id.0));
         let keys = self.query(KEYS, &[Some(&found)]).await?;

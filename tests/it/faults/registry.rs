@@ -229,3 +229,131 @@ fn a_registry_with_other_ids_is_named_and_not_published_through() {
     daemon.wait_ready();
     daemon.terminate();
 }
+
+/// What a registry may say to a schema that is to be registered, and what is made of it.
+const ANSWERS: [(&str, &str, [&str; 2]); 12] = [
+    ("401 Unauthorized\r\ncontent-length: 0\r\n\r\n", "WT402", ["refuses the login", "401"]),
+    ("403 Forbidden\r\n\r\n{\"message\": \"read only\"}", "WT402", ["refuses the login", "403"]),
+    ("404 Not Found\r\n\r\n<h1>no page</h1>", "WT405", ["404", "no page"]),
+    (
+        "404 Not Found\r\n\r\n{\"error_code\": 40401, \"message\": \"no subject\"}",
+        "WT405",
+        ["knows nothing of subject", "no subject"],
+    ),
+    (
+        "409 Conflict\r\n\r\n{\"error_code\": 409, \"message\": \"earlier schema\"}",
+        "WT403",
+        ["refuses the new schema", "earlier schema"],
+    ),
+    (
+        "422 Unprocessable\r\n\r\n{\"error_code\": 42201, \"message\": \"no schema\"}",
+        "WT404",
+        ["cannot take the schema", "no schema"],
+    ),
+    ("429 Too Many Requests\r\n\r\nslowly", "WT406", ["429", "slowly"]),
+    ("500 Oops\r\n\r\n{\"error_code\": 50001, \"message\": \"store\"}", "WT406", ["500", "store"]),
+    ("200 OK\r\n\r\n<h1>Welcome</h1>", "WT405", ["Welcome", "is not a schema registry"]),
+    ("200 OK\r\n\r\n{\"id\": -7}", "WT405", ["no id in", "-7"]),
+    ("200 OK\r\ncontent-length: 90\r\n\r\n{\"id\":", "WT401", ["does not answer", "registry.url"]),
+    ("garbage\r\n\r\n", "WT401", ["does not answer", "registry.url"]),
+];
+
+#[test]
+fn each_answer_to_a_registration_has_a_reason_of_its_own() {
+    let database = shop(Version::NEWEST, "odd registrations");
+    database.execute("CREATE TABLE later (id int PRIMARY KEY)");
+    let gateway = Gateway::start();
+    let pipeline = pipeline(&database).with("registry.url", url_at(&gateway.address));
+    let daemon = pipeline.start();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    gateway.answers_registrations(Some(ANSWERS[0].0));
+    database.execute("INSERT INTO later VALUES (7)");
+    for (answer, code, words) in ANSWERS {
+        gateway.answers_registrations(Some(answer));
+        tells(&daemon, code, &words);
+    }
+    order(&database, 2);
+    assert!(pipeline.confirmed() < pipeline.end_of_log());
+    gateway.answers_registrations(None);
+    arrive(&pipeline, &[1, 2]);
+    let later = pipeline.topic("public.later").wait_for_json(1, SOON);
+    assert_eq!(later.len(), 1);
+    let codes = ANSWERS.map(|(_, code, _)| code);
+    logged_once(&daemon, &codes);
+    daemon.terminate();
+}
+
+/// The registry is away from before the daemon starts until after it has ended.
+#[test]
+fn known_schemas_flow_though_the_registry_is_away_all_the_while() {
+    let database = shop(Version::NEWEST, "no registry at all");
+    database.execute("CREATE TABLE later (id int PRIMARY KEY)");
+    let proxy = Proxy::to(registry().address());
+    let pipeline = pipeline(&database)
+        .with("registry.url", url_at(proxy.addr()))
+        .with("registry.on_incompatible", "fork");
+    let daemon = pipeline.start();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    pipeline.wait_until_delivered();
+    daemon.terminate();
+    proxy.cut();
+    order(&database, 2);
+    let daemon = pipeline.start();
+    arrive(&pipeline, &[1, 2]);
+    order(&database, 3);
+    arrive(&pipeline, &[1, 2, 3]);
+    daemon.wait_ready();
+    pipeline.wait_until_delivered();
+    logged_once(&daemon, &[]);
+    // One that nobody has registered waits, and nothing goes past it.
+    database.execute("INSERT INTO later VALUES (1)");
+    order(&database, 4);
+    tells(&daemon, "WT401", &["registry.url"]);
+    tries_again(&daemon);
+    arrive(&pipeline, &[1, 2, 3]);
+    daemon.terminate();
+    proxy.restore();
+    let daemon = pipeline.start();
+    arrive(&pipeline, &[1, 2, 3, 4]);
+    assert_eq!(pipeline.topic("public.later").wait_for_json(1, SOON).len(), 1);
+    daemon.terminate();
+}
+
+/// Whoever starts without a registry asks it for the ids that are in use before anything else is
+/// registered.
+#[test]
+fn a_registry_that_comes_back_with_other_ids_is_named() {
+    let database = shop(Version::NEWEST, "back with other ids");
+    database.execute("CREATE TABLE later (id int PRIMARY KEY)");
+    let first = RegistryOptions::new().start();
+    let proxy = Proxy::to(first.address());
+    let url = first.url().replace(&first.address(), &proxy.addr().to_string());
+    let right = pipeline(&database).with("registry.url", url.as_str());
+    let topic = right.topic("public.orders").with_registry(&first);
+    let daemon = right.start();
+    order(&database, 1);
+    right.wait_until_delivered();
+    daemon.terminate();
+    proxy.cut();
+    let daemon = right.start();
+    order(&database, 2);
+    assert_eq!(topic.wait_for_json(2, SOON).len(), 2);
+    // Restored to what it was before.
+    let second = RegistryOptions::new().start();
+    proxy.retarget(second.address().parse().expect("an address"));
+    proxy.restore();
+    database.execute("INSERT INTO later VALUES (1)");
+    let subject = format!("{}-", topic.name());
+    tells(&daemon, "WT408", &[&subject, "does not know it"]);
+    tries_again(&daemon);
+    assert_eq!(second.subjects(), [""; 0], "something was registered");
+    daemon.terminate();
+    proxy.retarget(first.address().parse().expect("an address"));
+    proxy.reset();
+    let daemon = right.start();
+    let later = right.topic("public.later").with_registry(&first);
+    assert_eq!(later.wait_for_json(1, SOON).len(), 1);
+    daemon.terminate();
+}

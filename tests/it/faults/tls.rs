@@ -25,6 +25,7 @@ fn certify(database: &Database, host: &str, by: &Authority) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a host's name");
     params.distinguished_name = DistinguishedName::new();
+    params.not_after = rcgen::date_time_ymd(2099, 1, 1);
     let certificate = params.signed_by(&key, by).expect("a certificate");
     // Postgres wants the files to be its own, so it writes them itself.
     for (file, pem) in [("server.key", key.serialize_pem()), ("server.crt", certificate.pem())] {
@@ -65,6 +66,10 @@ fn tls_is_mended_step_by_step_as_the_messages_say() {
     order(&database, 2);
     arrive(&pipeline, &[1, 2]);
     logged_once(&daemon, &["WT202", "WT203", "WT203"]);
+    let (_, metrics) = daemon.get("/metrics").expect("an answer");
+    let expiry = "waltide_source_certificate_expiry_timestamp_seconds";
+    let line = metrics.lines().find(|line| line.starts_with(expiry)).expect(expiry);
+    assert!(line.ends_with(" 4070908800"), "the first of 2099: {line}");
     daemon.terminate();
 }
 

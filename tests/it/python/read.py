@@ -1,6 +1,9 @@
 """Prints all records of a topic, one line of JSON each, as Confluent's own deserialiser reads them.
 
-    read.py BOOTSTRAP REGISTRY TOPIC
+    read.py BOOTSTRAP REGISTRY TOPIC [VERSION]
+
+With a version, values are read as a consumer does that knows this version of the schema and no
+other.
 
 What JSON has no form for is an object of one member: {"Decimal": "1.50"}, {"datetime": "..."}.
 """
@@ -20,8 +23,12 @@ def plain(value):
     return {type(value).__name__: value.isoformat() if hasattr(value, "isoformat") else str(value)}
 
 
-def records(bootstrap, registry, topic):
-    read = AvroDeserializer(SchemaRegistryClient({"url": registry}))
+def records(bootstrap, registry, topic, version=None):
+    client = SchemaRegistryClient({"url": registry})
+    read = read_value = AvroDeserializer(client)
+    if version:
+        known = client.get_version(f"{topic}-value", int(version)).schema.schema_str
+        read_value = AvroDeserializer(client, known)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reads-all"})
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
     for number in partitions:
@@ -36,7 +43,7 @@ def records(bootstrap, registry, topic):
                 raise SystemExit(str(message.error()))
             yield {
                 "key": read(message.key(), SerializationContext(topic, MessageField.KEY)),
-                "value": read(message.value(), SerializationContext(topic, MessageField.VALUE)),
+                "value": read_value(message.value(), SerializationContext(topic, MessageField.VALUE)),
                 "headers": {name: value.decode() for name, value in message.headers()},
             }
     consumer.close()

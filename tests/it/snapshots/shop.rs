@@ -62,6 +62,48 @@ pub(super) fn while_writing<T>(
     })
 }
 
+/// What the stream is kept behind by: more would only make a test longer.
+const BACKLOG_BYTES: u64 = 2 << 20;
+
+/// Lets writers change every row again and again, so that the stream of the database's one slot
+/// stays behind, while something else happens. Large values stay as they are.
+pub(super) fn while_updating<T>(
+    shop: &Database,
+    random: &Random,
+    rows: u64,
+    then: impl FnOnce() -> T,
+) -> T {
+    let enough = AtomicBool::new(false);
+    let is_behind = format!(
+        "SELECT coalesce(pg_current_wal_lsn() - confirmed_flush_lsn, 0) > {BACKLOG_BYTES}
+         FROM pg_replication_slots WHERE database = current_database()"
+    );
+    thread::scope(|scope| {
+        for number in 0..2 {
+            let (session, mut random) = (shop.session(), random.branch(number));
+            let (enough, is_behind) = (&enough, &is_behind);
+            scope.spawn(move || {
+                session.execute("SET deadlock_timeout = '20ms'; SET lock_timeout = '500ms'");
+                while !enough.load(Ordering::Relaxed) {
+                    let answer = session.query(is_behind);
+                    if answer.first().is_none_or(|row| row[0].as_deref() == Some("t")) {
+                        thread::sleep(Duration::from_millis(5));
+                        continue;
+                    }
+                    let from = random.of(1..rows);
+                    // Whoever is in the other's way is ended, and goes on.
+                    let _ = session.try_query(&format!(
+                        "UPDATE accounts SET n = n + 1 WHERE id BETWEEN {from} AND {from} + 300"
+                    ));
+                }
+            });
+        }
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(then));
+        enough.store(true, Ordering::Relaxed);
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 fn transaction(session: &Session, random: &mut Random, rows: u64) {
     session.execute("BEGIN");
     for _ in 0..random.of(1..4) {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use waltide_stack::serde_json::{self, Value};
-use waltide_stack::{Process, eventually};
+use waltide_stack::{Process, Registry, eventually};
 
 use super::pipeline::ConfigFile;
 use super::{SOON, runtime_directory};
@@ -105,6 +105,18 @@ impl Daemon {
             let _ = self.http.set(starts["http"].as_str()?.to_owned());
         }
         self.http.get().map(String::as_str)
+    }
+
+    /// Where the registry of its own answers.
+    #[track_caller]
+    pub(crate) fn registry(&self) -> Registry {
+        let address = self.until("its registry answers", || {
+            let events = self.events();
+            let answers =
+                events.iter().find(|event| event["message"] == "the schema registry answers")?;
+            Some(answers["address"].as_str()?.to_owned())
+        });
+        Registry::at(&format!("http://{address}"))
     }
 
     /// Its configuration.

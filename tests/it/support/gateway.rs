@@ -13,6 +13,7 @@ pub(crate) struct Gateway {
     pub(crate) address: String,
     answer: Arc<Mutex<Option<&'static str>>>,
     login: Arc<Mutex<Option<String>>>,
+    registration: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Gateway {
@@ -23,23 +24,31 @@ impl Gateway {
         let given = Arc::clone(&answer);
         let login = Arc::new(Mutex::new(None));
         let wanted = Arc::clone(&login);
+        let registration = Arc::new(Mutex::new(None));
+        let registered = Arc::clone(&registration);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let answer: Option<&str> = *given.lock().expect("nobody panics with it");
                 let login: Option<String> = wanted.lock().expect("nobody panics with it").clone();
+                let registered: Option<&str> = *registered.lock().expect("nobody panics with it");
                 thread::spawn(move || match (answer, login) {
                     (Some(answer), _) => refuse(client, answer),
                     (None, Some(login)) => pass_one_as(client, &login),
-                    (None, None) => pass(client),
+                    (None, None) => pass_one_unless(client, registered),
                 });
             }
         });
-        Self { address, answer, login }
+        Self { address, answer, login, registration }
     }
 
     /// Lets pass only what has this in its head.
     pub(crate) fn wants(&self, login: &str) {
         *self.login.lock().expect("nobody panics with it") = Some(login.to_owned());
+    }
+
+    /// Gives this answer to whoever registers something, and lets pass who only asks.
+    pub(crate) fn answers_registrations(&self, answer: Option<&'static str>) {
+        *self.registration.lock().expect("nobody panics with it") = answer;
     }
 
     pub(crate) fn answers(&self, answer: Option<&'static str>) {
@@ -74,15 +83,28 @@ fn pass_one_as(mut client: TcpStream, login: &str) {
         let _ = write!(client, "HTTP/1.0 401 Unauthorized\r\ncontent-length: 0\r\n\r\n");
         return;
     }
-    let Ok(mut server) = TcpStream::connect(Stack::shared().registry().address()) else { return };
-    let _ = server.write_all(text.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes());
-    carry_both_ways(client, server);
+    pass_one(client, &text);
 }
 
-fn pass(client: TcpStream) {
-    if let Ok(server) = TcpStream::connect(Stack::shared().registry().address()) {
-        carry_both_ways(client, server);
+/// One request a connection, so that each is judged as things are then.
+fn pass_one_unless(mut client: TcpStream, registered: Option<&str>) {
+    let Some(head) = read_head(&mut client) else { return };
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let line = text.lines().next().unwrap_or_default();
+    if let Some(answer) = registered
+        && line.starts_with("POST ")
+        && line.contains("/versions ")
+    {
+        let _ = write!(client, "HTTP/1.0 {answer}");
+        return;
     }
+    pass_one(client, &text);
+}
+
+fn pass_one(client: TcpStream, head: &str) {
+    let Ok(mut server) = TcpStream::connect(Stack::shared().registry().address()) else { return };
+    let _ = server.write_all(head.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes());
+    carry_both_ways(client, server);
 }
 
 fn carry_both_ways(client: TcpStream, server: TcpStream) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use waltide_stack::serde_json::{Value, json};
@@ -15,8 +16,26 @@ use super::{Daemon, Lsn, SOON};
 /// name is the database's prefix, so its topics go away with the database.
 pub(crate) struct Pipeline<'a> {
     database: &'a Database,
+    name: String,
     kafka: Kafka,
     settings: Value,
+}
+
+/// Where daemons keep open transactions: a directory of this run's own, as what an earlier one left
+/// goes away.
+fn spools() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for left in fs::read_dir(place).expect("a directory").filter_map(Result::ok) {
+            let name = left.file_name().into_string().unwrap_or_default();
+            let run = name.strip_prefix("spool-").map(|pid| Path::new("/proc").join(pid));
+            if run.is_some_and(|run| !run.exists()) {
+                let _ = fs::remove_dir_all(left.path());
+            }
+        }
+        place.join(format!("spool-{}", std::process::id()))
+    })
 }
 
 impl<'a> Pipeline<'a> {
@@ -29,8 +48,32 @@ impl<'a> Pipeline<'a> {
             "registry": { "url": stack.registry().url() },
             // Tests of the stream have rows of their own from before.
             "snapshot": "never",
+            "spool": spools(),
         });
-        Self { database, kafka: stack.kafka().clone(), settings }
+        let name = database.prefix().to_owned();
+        Self { database, name, kafka: stack.kafka().clone(), settings }
+    }
+
+    /// Another pipeline of the same database.
+    #[must_use]
+    pub(crate) fn beside(mut self, suffix: &str) -> Self {
+        self.name = format!("{}_{suffix}", self.name);
+        self
+    }
+
+    /// The files in which it keeps open transactions, by name.
+    pub(crate) fn spool_files(&self) -> BTreeMap<String, PathBuf> {
+        let Ok(entries) = fs::read_dir(self.spool()) else { return BTreeMap::new() };
+        let files = entries.map(|entry| entry.expect("an entry").path());
+        let spooled = files.filter(|path| path.extension().is_some_and(|it| it == "spool"));
+        let name = |path: &Path| path.file_name().map(|it| it.to_string_lossy().into_owned());
+        spooled.filter_map(|path| Some((name(&path)?, path))).collect()
+    }
+
+    /// Its own directory for them.
+    pub(crate) fn spool(&self) -> PathBuf {
+        let parent = self.settings["spool"].as_str().expect("a path");
+        Path::new(parent).join(&self.name)
     }
 
     /// Sets a key, such as `kafka.partitions`.
@@ -59,7 +102,7 @@ impl<'a> Pipeline<'a> {
 
     /// Its name, with which its topics begin.
     pub(crate) fn name(&self) -> &str {
-        self.database.prefix()
+        &self.name
     }
 
     /// Its slot.

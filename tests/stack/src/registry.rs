@@ -57,7 +57,7 @@ pub struct Registry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// None where the environment names a registry that is not ours.
+    /// None where somebody else has started it.
     application: Option<Application>,
     external: String,
     decoders: Mutex<HashMap<u32, Arc<Decoder>>>,
@@ -76,6 +76,11 @@ impl Registry {
     pub(crate) fn launch(name: &str, options: RegistryOptions, usage: Use) -> Result<Self, Error> {
         let application = Application::start(name, options, usage)?;
         Ok(Self::new(Some(application), String::new()))
+    }
+
+    /// One that runs already, by the base URL of Confluent's API.
+    pub fn at(url: &str) -> Self {
+        Self::external(url)
     }
 
     pub(crate) fn external(url: &str) -> Self {
@@ -266,7 +271,7 @@ impl Registry {
     #[track_caller]
     fn application(&self) -> &Application {
         let application = self.0.application.as_ref();
-        application.expect("the registry of WALTIDE_TEST_REGISTRY is not ours to control")
+        application.expect("a registry that others have started is not ours to control")
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::job::{Hand, Job, Stage, Unsettled, Waits};
-use super::{Assignment, ChunkId, Key, Part, Sight, Span, widen};
+use super::job::{Hand, Job, Stage, Unsettled, Waits, Word};
+use super::{Assignment, ChunkId, Key, Part, Seen, Sight, Span, Touch, widen};
 use crate::lsn::Lsn;
-use crate::pgoutput::{RelationId, Xid};
+use crate::pgoutput::{RelationId, Tuple, Xid};
 use crate::watermark::Ticket;
 
 /// A table that has been read, or need not be.
@@ -198,18 +198,17 @@ impl Book {
         self.changed = true;
     }
 
-    /// What is published touches a key, in the form in which [`Book::keeps`] is asked for it.
-    pub fn touched(&mut self, table: RelationId, key: &[u8]) {
+    /// What is published says something of the row with a key, in the form in which
+    /// [`Book::word`] is asked for it. `row` is the key as one asks the server for it.
+    pub fn touched(
+        &mut self,
+        table: RelationId,
+        key: &[u8],
+        touch: Touch<'_>,
+        row: impl FnOnce() -> Option<Key>,
+    ) {
         if let Some(job) = self.jobs.get_mut(&table) {
-            job.touch(key);
-        }
-    }
-
-    /// What is published leaves out values of the row with this key.
-    pub fn unchanged(&mut self, table: RelationId, key: Key) {
-        if let Some(job) = self.jobs.get_mut(&table) {
-            job.read_again(key);
-            self.changed = true;
+            self.changed |= job.touch(key, touch, row);
         }
     }
 
@@ -224,6 +223,13 @@ impl Book {
     pub fn boundary(&mut self, at: Lsn) {
         self.in_transaction = false;
         self.boundary = self.boundary.max(at);
+        let at = self.boundary;
+        for job in self.jobs.values_mut() {
+            if job.seen.take_if(|(_, bound)| *bound <= at).is_some() {
+                job.unsaid = Vec::new();
+                self.changed = true;
+            }
+        }
     }
 
     /// Where the stream stands; none inside a transaction.
@@ -245,10 +251,57 @@ impl Book {
         let chunk = ChunkId(self.next_chunk);
         self.next_chunk += 1;
         let job = self.jobs.get_mut(&table)?;
-        job.hands.insert(chunk, Hand::new(part.clone()));
+        job.register(chunk, part.clone());
         let (shape, replayed) = (job.shape, registered.max(job.floor).max(self.floor));
         let published = self.unsettled.0.iter().copied().collect();
         Some(Assignment { chunk, table, part, shape, replayed, published })
+    }
+
+    /// Whether a table's rows have a key, which is known before any of them is read.
+    pub fn set_keyless(&mut self, table: RelationId, keyless: bool) {
+        if let Some(job) = self.jobs.get_mut(&table) {
+            job.keyless = keyless;
+        }
+    }
+
+    /// Registers all of a table without a key. The stream has to wait from here until its rows are
+    /// on their way. Only between transactions.
+    pub fn register_all(&mut self, table: RelationId) -> Option<Assignment> {
+        let registered = self.between()?;
+        let job = self.jobs.get_mut(&table)?;
+        let part = job.all()?;
+        let chunk = ChunkId(self.next_chunk);
+        self.next_chunk += 1;
+        job.register(chunk, part.clone());
+        let (shape, replayed) = (job.shape, registered.max(job.floor).max(self.floor));
+        // What is in the topic and cannot be seen yet is not missing.
+        Some(Assignment { chunk, table, part, shape, replayed, published: Vec::new() })
+    }
+
+    /// All rows of a table without a key are on their way, as this snapshot showed them. Nothing
+    /// that it shows lies behind `bound`.
+    pub fn released_all(
+        &mut self,
+        chunk: ChunkId,
+        (seen, bound): (Seen, Lsn),
+        ticket: Ticket,
+        rows: u64,
+    ) {
+        let Some(job) = self.job_of(chunk) else { return };
+        let Some(hand) = job.hands.get_mut(&chunk) else { return };
+        if let Part::All(spans) = &hand.part {
+            job.unsaid.clone_from(spans);
+        }
+        hand.release(ticket);
+        job.rows += rows;
+        job.seen = Some((seen, bound));
+    }
+
+    /// Whether what a transaction did to a table without a key was in its rows when they were read.
+    #[must_use]
+    pub fn leaves_out(&self, table: RelationId, xid: Xid) -> bool {
+        let seen = self.jobs.get(&table).and_then(|job| job.seen.as_ref());
+        seen.is_some_and(|(seen, _)| seen.shows(widen(xid, self.near)))
     }
 
     /// What a read could see tells which transactions need not be remembered any more.
@@ -260,25 +313,22 @@ impl Book {
         }
     }
 
-    /// A chunk has been read, but for `rest`: nothing in it is newer than `bound`. False where
-    /// nobody wants it any more.
-    pub fn held(&mut self, chunk: ChunkId, bound: Lsn, rest: Option<Span>) -> bool {
-        let Some(job) = self.job_of(chunk) else { return false };
-        let Some(hand) = job.hands.get_mut(&chunk) else { return false };
-        hand.stage = Stage::Held(bound);
-        if let (Part::Span(span), Some(rest)) = (&mut hand.part, rest) {
-            span.to = rest.from;
-            job.put_back(Part::Span(rest));
-        }
-        true
+    /// A chunk has been read, but for `rest`: nothing in it is newer than `bound`, and it has rows
+    /// with these keys, in the form of [`Book::touched`]. False where nobody wants it any more.
+    pub fn held<'k>(
+        &mut self,
+        chunk: ChunkId,
+        bound: Lsn,
+        rest: Option<Span>,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> bool {
+        self.job_of(chunk).is_some_and(|job| job.held(chunk, bound, rest, keys))
     }
 
     /// A chunk could not be read, or not be released: it is left again.
     pub fn abandon(&mut self, chunk: ChunkId) {
-        if let Some(job) = self.job_of(chunk)
-            && let Some(hand) = job.hands.remove(&chunk)
-        {
-            job.put_back(hand.part);
+        if let Some(job) = self.job_of(chunk) {
+            job.abandon(chunk);
         }
     }
 
@@ -314,11 +364,29 @@ impl Book {
         })
     }
 
-    /// Whether a row of a chunk with this key is the last word on it.
+    /// What is to be said of a row of a chunk with this key; none where the chunk has no such key,
+    /// and may not be released.
     #[must_use]
-    pub fn keeps(&self, table: RelationId, chunk: ChunkId, key: &[u8]) -> bool {
-        let hand = self.jobs.get(&table).and_then(|job| job.hands.get(&chunk));
-        hand.is_some_and(|hand| hand.keeps(key))
+    pub fn word(
+        &self,
+        table: RelationId,
+        chunk: ChunkId,
+        key: &[u8],
+        row: Tuple<'_>,
+    ) -> Option<Word> {
+        self.jobs.get(&table)?.hands.get(&chunk)?.word(key, row)
+    }
+
+    /// A row of a chunk is released whole; `row` is its key as one asks the server for it.
+    pub fn releases(
+        &mut self,
+        table: RelationId,
+        chunk: ChunkId,
+        row: impl FnOnce() -> Option<Key>,
+    ) {
+        if let Some(job) = self.jobs.get_mut(&table) {
+            job.releases(chunk, row);
+        }
     }
 
     /// A chunk's rows are on their way, so many.
@@ -393,5 +461,109 @@ impl Book {
 
     fn job_of(&mut self, chunk: ChunkId) -> Option<&mut Job> {
         self.jobs.values_mut().find(|job| job.hands.contains_key(&chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Word;
+    use super::*;
+    use crate::pgoutput::Field;
+    use crate::pgoutput::encode::TupleBuf;
+
+    const TABLE: RelationId = RelationId(7);
+
+    /// Books of a table that is being read, and its first chunk.
+    fn reading() -> (Book, Assignment) {
+        let mut book = Book::default();
+        book.start(TABLE, Known::default(), BTreeSet::new());
+        book.open_now(&BTreeSet::new());
+        book.measured(TABLE, 0, Lsn(1), Span::whole(TABLE, 3, 1).into_iter().collect());
+        book.boundary(Lsn(10));
+        let chunk = book.register(1, |_| true).expect("a chunk");
+        (book, chunk)
+    }
+
+    fn row(number: u32) -> TupleBuf {
+        TupleBuf::new([Field::Binary(&number.to_be_bytes()), Field::Text(b"large")])
+    }
+
+    fn left_out(number: u32) -> TupleBuf {
+        TupleBuf::new([Field::Binary(&number.to_be_bytes()), Field::Unchanged])
+    }
+
+    #[test]
+    fn a_chunk_waits_for_a_stream_that_is_far_behind_however_much_that_touches() {
+        let (mut book, Assignment { chunk, .. }) = reading();
+        assert!(book.held(chunk, Lsn(1_000_000), None, [b"k".as_slice()].into_iter()));
+        for number in 0..1_000_000_u32 {
+            book.touched(TABLE, &number.to_be_bytes(), Touch::Whole, || None);
+        }
+        book.boundary(Lsn(1_000_000));
+        assert_eq!((book.spoiled(), book.releasable()), (None, Some((TABLE, chunk))));
+        assert!(matches!(book.word(TABLE, chunk, b"k", row(0).tuple()), Some(Word::Row)));
+        assert!(book.word(TABLE, chunk, b"other", row(0).tuple()).is_none());
+    }
+
+    #[test]
+    fn a_row_whose_large_value_is_left_out_all_the_time_is_read_to_its_end() {
+        let (mut book, first) = reading();
+        let key: Key = b"k".as_slice().into();
+        let touch = |book: &mut Book, number| {
+            let row = left_out(number);
+            book.touched(TABLE, b"k", Touch::Partly(row.tuple()), || Some(key.clone()));
+        };
+        let nothing = || std::iter::empty::<&[u8]>();
+        assert!(book.held(first.chunk, Lsn(10), None, nothing()));
+        touch(&mut book, 1);
+        book.released(first.chunk, Ticket(1), 0);
+        let again = book.register(1, |_| true).expect("the key");
+        assert_eq!(again.part, Part::Keys(vec![key.clone()]));
+        touch(&mut book, 2);
+        assert!(book.held(again.chunk, Lsn(10), None, [b"k".as_slice()].into_iter()));
+        touch(&mut book, 3);
+        let Some(Word::Filled(filled)) = book.word(TABLE, again.chunk, b"k", row(1).tuple()) else {
+            panic!("it is not released")
+        };
+        assert!(filled.tuple().fields().eq(row(3).tuple().fields()), "not the newest");
+        book.releases(TABLE, again.chunk, || Some(key.clone()));
+        book.released(again.chunk, Ticket(2), 1);
+        touch(&mut book, 4);
+        book.delivered(|_| true);
+        assert_eq!(book.done(), Some((TABLE, 1)), "it is not asked for again");
+    }
+
+    #[test]
+    fn a_table_without_a_key_is_read_at_once_and_leaves_out_what_it_has_seen() {
+        let whole = Span::whole(TABLE, 3, 9);
+        let mut book = Book::default();
+        book.now_near(100);
+        book.start(TABLE, Known::default(), BTreeSet::new());
+        book.open_now(&BTreeSet::new());
+        book.measured(TABLE, 0, Lsn(1), whole.into_iter().collect());
+        book.boundary(Lsn(10));
+        book.set_keyless(TABLE, true);
+        assert!(book.register(1, |_| true).is_none(), "no part of it alone");
+        let chunk = book.register_all(TABLE).expect("all of it").chunk;
+        assert!(book.register_all(TABLE).is_none(), "and that once");
+        let seen: Seen = "90:120:110".parse().expect("a snapshot");
+        book.released_all(chunk, (seen, Lsn(50)), Ticket(1), 7);
+        let left_out =
+            |book: &Book| [100, 110, 119, 120].map(|xid| book.leaves_out(TABLE, Xid(xid)));
+        assert_eq!(left_out(&book), [true, false, true, false]);
+        book.delivered(|_| true);
+        assert_eq!(book.done(), None, "the stream is not past what was seen");
+        // A life that finds it so cannot tell what was seen, and reads all of it again.
+        let mut bytes = Vec::new();
+        book.encode(&mut bytes);
+        let mut again = Book::decode(&bytes).expect("the books");
+        again.boundary(Lsn(60));
+        again.set_keyless(TABLE, true);
+        assert_eq!((again.done(), left_out(&again)), (None, [false; 4]));
+        assert!(again.register_all(TABLE).is_some());
+        book.boundary(Lsn(50));
+        assert_eq!((book.done(), left_out(&book)), (Some((TABLE, 7)), [false; 4]));
+        book.closing(TABLE, Ticket(2));
+        assert_eq!(book.delivered(|_| true), [TABLE]);
     }
 }

@@ -139,7 +139,7 @@ fn read_job(input: &mut Reader<'_>) -> Result<Job, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Key, Part, Sight};
+    use super::super::{Key, Part, Sight, Touch};
     use super::*;
     use crate::pgoutput::Xid;
 
@@ -169,7 +169,7 @@ mod tests {
         book.boundary(Lsn(100));
         let first = book.register(4, |_| true).expect("a chunk");
         let key: Key = b"k".as_slice().into();
-        book.unchanged(TABLE, key.clone());
+        book.touched(TABLE, b"k", Touch::Moved, || Some(key.clone()));
 
         let mut again = read_back(&book);
         assert_eq!((again.begin_life(Lsn(1)), again.known(TABLE)), (1, Some(&known)));

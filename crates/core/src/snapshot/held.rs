@@ -55,6 +55,39 @@ impl HeldRows {
     }
 }
 
+/// The keys of a chunk's rows, as records have them: one buffer, however many.
+#[derive(Clone, Debug, Default)]
+pub struct HeldKeys {
+    bytes: Vec<u8>,
+    /// Where each key ends.
+    ends: Vec<usize>,
+}
+
+impl HeldKeys {
+    /// Takes the next row's, which `write` appends.
+    ///
+    /// # Errors
+    /// That of `write`.
+    pub fn push<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        write(&mut self.bytes)?;
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// That of the row of this number; nothing where there is no such row.
+    #[must_use]
+    pub fn get(&self, row: usize) -> &[u8] {
+        let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        let end = self.ends.get(row).copied().unwrap_or_default();
+        self.bytes.get(start.unwrap_or(0)..end).unwrap_or_default()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.ends.len()).map(|row| self.get(row))
+    }
+}
+
 /// A row's key, to be told apart and to be asked for: its columns in the form of a tuple. None
 /// where one of them was not sent.
 #[must_use]
@@ -89,6 +122,20 @@ mod tests {
         assert_eq!(row(1).unwrap(), &second[1..]);
         assert_eq!(row(2), None);
         assert_eq!(held.push(TupleBuf::new([Field::Null]).tuple()), None);
+    }
+
+    #[test]
+    fn keys_come_back_in_their_order() {
+        let mut keys = HeldKeys::default();
+        for key in [b"a".as_slice(), b"", b"bc"] {
+            let write = |out: &mut Vec<u8>| -> Result<(), ()> {
+                out.extend_from_slice(key);
+                Ok(())
+            };
+            keys.push(write).unwrap();
+        }
+        assert_eq!(keys.iter().collect::<Vec<_>>(), [b"a".as_slice(), b"", b"bc"]);
+        assert_eq!(keys.get(3), b"");
     }
 
     #[test]

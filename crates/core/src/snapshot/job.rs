@@ -1,18 +1,21 @@
 //! The job of reading one table: what is left of it, and the chunks in hand.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::touched::{Recent, Touch, Touched, filled};
 use super::{Known, Seen, Sight, Span};
 use crate::lsn::Lsn;
-use crate::pgoutput::RelationId;
+use crate::pgoutput::encode::TupleBuf;
+use crate::pgoutput::{RelationId, Tuple};
 use crate::watermark::Ticket;
-
-/// What a window may take of memory. One that outgrows it is given up, and its chunk read again.
-pub(super) const MAX_TOUCHED_BYTES: usize = 4 << 20;
 
 /// What the keys to read again may take. With more than these the table starts over: they are in
 /// every checkpoint.
 pub(super) const MAX_AGAIN_BYTES: usize = 256 << 10;
+
+/// What the keys may take that need not be read again any more. With more than these all of them
+/// are forgotten, and read once more if need be.
+const MAX_WHOLE_BYTES: usize = 8 << 20;
 
 /// Keys that are read with one query.
 pub(super) const KEYS_A_CHUNK: usize = 256;
@@ -31,6 +34,8 @@ pub enum Part {
     Span(Span),
     /// Rows by their keys.
     Keys(Vec<Key>),
+    /// All rows of a table without a key, while the stream waits.
+    All(Vec<Span>),
 }
 
 /// A chunk that is to be read.
@@ -72,30 +77,42 @@ pub(super) enum Stage {
     Released(Ticket),
 }
 
+/// What a row of a chunk is where it is released.
+#[derive(Clone)]
+pub enum Word {
+    /// As it was read: it is the last word on its key.
+    Row,
+    /// As the stream had it since, which left out values; with those that were read.
+    Filled(TupleBuf),
+    /// Not to be released: the stream has said more.
+    Not,
+}
+
 /// A chunk in hand.
 #[derive(Clone, Debug)]
 pub(super) struct Hand {
     pub(super) part: Part,
     pub(super) stage: Stage,
-    touched: Touched,
-}
-
-/// Keys that what is published has touched since a chunk was registered.
-#[derive(Clone, Debug)]
-enum Touched {
-    Keys {
-        keys: HashSet<Box<[u8]>>,
-        bytes: usize,
-    },
-    All,
-    /// More than is remembered.
-    TooMany,
+    /// What was touched before it was registered does not count.
+    since: u64,
+    /// Once it is held: its keys, and what was done to them.
+    rows: HashMap<Box<[u8]>, Option<Touched>>,
+    /// All rows have gone.
+    emptied: bool,
+    /// More was touched while it was read than is remembered.
+    spoiled: bool,
+    /// Keys that need not be read again once its rows have arrived.
+    whole: Vec<Key>,
 }
 
 impl Hand {
-    pub(super) fn new(part: Part) -> Self {
-        let touched = Touched::Keys { keys: HashSet::new(), bytes: 0 };
-        Self { part, stage: Stage::Reading, touched }
+    fn new(part: Part, since: u64) -> Self {
+        let (stage, rows, whole) = (Stage::Reading, HashMap::new(), Vec::new());
+        Self { part, stage, since, rows, emptied: false, spoiled: false, whole }
+    }
+
+    const fn is_reading(&self) -> bool {
+        matches!(self.stage, Stage::Reading)
     }
 
     const fn is_open(&self) -> bool {
@@ -103,31 +120,22 @@ impl Hand {
     }
 
     pub(super) const fn is_spoiled(&self) -> bool {
-        self.is_open() && matches!(self.touched, Touched::TooMany)
-    }
-
-    fn touch(&mut self, key: &[u8]) {
-        let Touched::Keys { keys, bytes } = &mut self.touched else { return };
-        if !keys.contains(key) {
-            // The key, its pointer and its place in the table.
-            *bytes += key.len() + 32;
-            keys.insert(key.into());
-            if *bytes > MAX_TOUCHED_BYTES {
-                self.touched = Touched::TooMany;
-            }
-        }
+        self.is_open() && self.spoiled
     }
 
     /// Its rows are on their way; what touches a key from now on comes after them.
     pub(super) fn release(&mut self, ticket: Ticket) {
-        *self = Self { stage: Stage::Released(ticket), ..Self::new(self.part.clone()) };
+        self.stage = Stage::Released(ticket);
+        self.rows = HashMap::new();
     }
 
-    pub(super) fn keeps(&self, key: &[u8]) -> bool {
-        match &self.touched {
-            Touched::Keys { keys, .. } => !keys.contains(key),
-            Touched::All | Touched::TooMany => false,
-        }
+    pub(super) fn word(&self, key: &[u8], row: Tuple<'_>) -> Option<Word> {
+        Some(match self.rows.get(key)? {
+            _ if self.emptied || self.spoiled => Word::Not,
+            None => Word::Row,
+            Some(Touched::Partly(newer)) => Word::Filled(filled(newer.tuple(), row)),
+            Some(Touched::Whole | Touched::Moved) => Word::Not,
+        })
     }
 }
 
@@ -156,7 +164,20 @@ pub(super) struct Job {
     pub(super) left: Option<Vec<Span>>,
     pub(super) again: BTreeSet<Key>,
     again_bytes: usize,
+    /// Keys that were to be read again, and that consumers have whole since: what leaves out their
+    /// values after that leaves out nothing that they do not have. Else a row that is updated all
+    /// the time would be read again for ever.
+    whole: HashSet<Key>,
+    whole_bytes: usize,
     pub(super) hands: BTreeMap<ChunkId, Hand>,
+    /// What was touched while some of them are being read.
+    recent: Recent,
+    /// Its rows have no key, so that nothing can be held against the stream row by row.
+    pub(super) keyless: bool,
+    /// What was visible when all of it was read, and the position that bounds it.
+    pub(super) seen: Option<(Seen, Lsn)>,
+    /// Where its rows were, until the stream is past that position.
+    pub(super) unsaid: Vec<Span>,
     /// Rows released so far.
     pub(super) rows: u64,
     /// What says that it has come to its end, on its way.
@@ -164,7 +185,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) const fn new(known: Known, only: BTreeSet<RelationId>) -> Self {
+    pub(super) fn new(known: Known, only: BTreeSet<RelationId>) -> Self {
         Self {
             known,
             only,
@@ -174,7 +195,13 @@ impl Job {
             left: None,
             again: BTreeSet::new(),
             again_bytes: 0,
+            whole: HashSet::new(),
+            whole_bytes: 0,
             hands: BTreeMap::new(),
+            recent: Recent::default(),
+            keyless: false,
+            seen: None,
+            unsaid: Vec::new(),
             rows: 0,
             closing: None,
         }
@@ -186,7 +213,11 @@ impl Job {
         self.left = None;
         self.again.clear();
         self.again_bytes = 0;
+        self.whole.clear();
+        self.whole_bytes = 0;
         self.hands.clear();
+        self.recent.tidy(None);
+        self.seen = None;
         self.closing = None;
     }
 
@@ -196,12 +227,13 @@ impl Job {
 
     pub(super) fn is_done(&self) -> bool {
         let nothing_left = self.left.as_ref().is_some_and(Vec::is_empty);
-        nothing_left && self.again.is_empty() && self.hands.is_empty()
+        let told_apart = self.seen.is_none();
+        nothing_left && told_apart && self.again.is_empty() && self.hands.is_empty()
     }
 
     /// The next part: keys once there are enough of them, or nothing else.
     pub(super) fn next(&mut self, blocks: u32) -> Option<Part> {
-        if !self.may_be_read() {
+        if !self.may_be_read() || self.keyless {
             return None;
         }
         let left = self.left.as_mut()?;
@@ -222,6 +254,13 @@ impl Job {
         (!keys.is_empty()).then_some(Part::Keys(keys))
     }
 
+    /// All of it, where it has no key.
+    pub(super) fn all(&mut self) -> Option<Part> {
+        let may = self.keyless && self.may_be_read() && self.hands.is_empty();
+        let left = self.left.as_mut().filter(|left| may && !left.is_empty())?;
+        Some(Part::All(std::mem::take(left)))
+    }
+
     /// A part is to be read after all.
     pub(super) fn put_back(&mut self, part: Part) {
         match part {
@@ -230,19 +269,138 @@ impl Job {
                     left.push(span);
                 }
             }
+            Part::All(spans) => {
+                if let Some(left) = &mut self.left {
+                    left.extend(spans);
+                }
+            }
             Part::Keys(keys) => keys.into_iter().for_each(|key| self.read_again(key)),
         }
     }
 
-    pub(super) fn touch(&mut self, key: &[u8]) {
-        for hand in self.hands.values_mut().filter(|hand| hand.is_open()) {
-            hand.touch(key);
+    pub(super) fn register(&mut self, chunk: ChunkId, part: Part) {
+        self.hands.insert(chunk, Hand::new(part, self.recent.number()));
+    }
+
+    /// A chunk has been read, and has rows with these keys.
+    pub(super) fn held<'k>(
+        &mut self,
+        chunk: ChunkId,
+        bound: Lsn,
+        rest: Option<Span>,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> bool {
+        let Some(hand) = self.hands.get_mut(&chunk) else { return false };
+        hand.stage = Stage::Held(bound);
+        let since = hand.since;
+        hand.rows = keys.map(|key| (key.into(), self.recent.since(since, key))).collect();
+        if let (Part::Span(span), Some(rest)) = (&mut hand.part, rest) {
+            span.to = rest.from;
+            self.put_back(Part::Span(rest));
         }
+        self.tidy();
+        true
+    }
+
+    pub(super) fn abandon(&mut self, chunk: ChunkId) {
+        if let Some(hand) = self.hands.remove(&chunk) {
+            self.put_back(hand.part);
+            hand.whole.into_iter().for_each(|key| self.read_again(key));
+            self.tidy();
+        }
+    }
+
+    fn tidy(&mut self) {
+        let reading = self.hands.values().filter(|hand| hand.is_reading());
+        self.recent.tidy(reading.map(|hand| hand.since).min());
+    }
+
+    /// What is published says something of a row. `row` is its key as one asks for it.
+    pub(super) fn touch(
+        &mut self,
+        key: &[u8],
+        touch: Touch<'_>,
+        row: impl FnOnce() -> Option<Key>,
+    ) -> bool {
+        let (mut whole, mut reading) = (false, false);
+        for hand in self.hands.values_mut() {
+            match hand.stage {
+                Stage::Reading => reading = true,
+                Stage::Held(_) => {
+                    if let Some(touched) = hand.rows.get_mut(key) {
+                        whole |= Touched::enter(touched, touch);
+                    }
+                }
+                Stage::Released(_) => {}
+            }
+        }
+        if reading {
+            whole |= self.recent.touch(key, touch);
+            if self.recent.is_too_large() {
+                let reading = self.hands.values_mut().filter(|hand| hand.is_reading());
+                reading.for_each(|hand| hand.spoiled = true);
+                self.recent.tidy(None);
+            }
+        }
+        let row = match touch {
+            Touch::Whole if self.again.is_empty() => return false,
+            // Consumers have had the values since the chunk was registered.
+            Touch::Partly(_) if whole => return false,
+            _ => row(),
+        };
+        match (touch, row) {
+            (Touch::Whole, row) => return row.is_some_and(|key| self.take_again(&key)),
+            (Touch::Partly(_), Some(key)) if self.whole.contains(&key) => return false,
+            (_, Some(key)) => {
+                self.whole.remove(&key);
+                self.read_again(key);
+            }
+            // Its key was left out as well.
+            (_, None) => self.start_over(),
+        }
+        true
+    }
+
+    /// A row of a chunk is released: it need not be read again, once it has arrived.
+    pub(super) fn releases(&mut self, chunk: ChunkId, row: impl FnOnce() -> Option<Key>) {
+        let hand = self.hands.get(&chunk);
+        let was_asked_for = hand.is_some_and(|hand| matches!(hand.part, Part::Keys(_)));
+        if self.again.is_empty() && !was_asked_for {
+            return;
+        }
+        let Some(key) = row() else { return };
+        let again = self.take_again(&key);
+        if was_asked_for {
+            self.remember_whole(key);
+        } else if again && let Some(hand) = self.hands.get_mut(&chunk) {
+            hand.whole.push(key);
+        }
+    }
+
+    fn take_again(&mut self, key: &Key) -> bool {
+        let was_there = self.again.remove(key);
+        if was_there {
+            self.again_bytes = self.again_bytes.saturating_sub(key.len());
+            self.remember_whole(key.clone());
+        }
+        was_there
+    }
+
+    fn remember_whole(&mut self, key: Key) {
+        if self.whole.contains(&key) {
+            return;
+        }
+        self.whole_bytes += key.len() + 48;
+        if self.whole_bytes > MAX_WHOLE_BYTES {
+            self.whole.clear();
+            self.whole_bytes = key.len() + 48;
+        }
+        self.whole.insert(key);
     }
 
     pub(super) fn truncate(&mut self) {
         for hand in self.hands.values_mut().filter(|hand| hand.is_open()) {
-            hand.touched = Touched::All;
+            hand.emptied = true;
         }
     }
 
@@ -263,20 +421,26 @@ impl Job {
 
     /// All that must be read if everything in hand comes to nothing.
     pub(super) fn spans_left(&self) -> Option<Vec<Span>> {
-        let in_hand = self.hands.values().filter_map(|hand| match &hand.part {
-            Part::Span(span) => Some(*span),
-            Part::Keys(_) => None,
+        let in_hand = self.hands.values().flat_map(|hand| match &hand.part {
+            Part::Span(span) => std::slice::from_ref(span),
+            Part::All(spans) => spans,
+            Part::Keys(_) => &[],
         });
-        self.left.as_ref().map(|left| left.iter().copied().chain(in_hand).collect())
+        // Nobody can tell any more what of the stream was in the rows that were read: all of them
+        // are read again, by a life that finds it so.
+        let unsaid = self.seen.iter().flat_map(|_| &self.unsaid);
+        let left = self.left.as_ref()?.iter();
+        Some(left.chain(in_hand).chain(unsaid).copied().collect())
     }
 
     /// The same for keys.
     pub(super) fn keys_left(&self) -> BTreeSet<&Key> {
         let in_hand = self.hands.values().flat_map(|hand| match &hand.part {
             Part::Keys(keys) => keys.as_slice(),
-            Part::Span(_) => &[],
+            Part::Span(_) | Part::All(_) => &[],
         });
-        self.again.iter().chain(in_hand).collect()
+        let on_their_way = self.hands.values().flat_map(|hand| &hand.whole);
+        self.again.iter().chain(in_hand).chain(on_their_way).collect()
     }
 }
 

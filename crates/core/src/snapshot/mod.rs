@@ -19,7 +19,9 @@
 //!   table's job begins have ended, or have been published, before its first chunk;
 //! - a row that S sees and whose change has not been streamed: R is at or past L;
 //! - an update whose large value the server leaves out: the row may have moved to a block that has
-//!   been read already, so its key is read again ([`Book::unchanged`]);
+//!   been read already, so its key is read again, unless consumers have it whole meanwhile. A row
+//!   that nothing but such updates has touched is released as they left it, with the values that
+//!   were read: else one that is updated all the time would never be read ([`Word::Filled`]);
 //! - a table that was rewritten: its rows are elsewhere, and it starts over;
 //! - a kill: the checkpoint holds a position, and with it what is left, what is to be read again
 //!   and which transactions S must show. A chunk counts as left until its rows are acknowledged.
@@ -33,10 +35,12 @@ mod held;
 mod job;
 mod seen;
 mod span;
+mod touched;
 
 pub use book::{Book, Known};
 pub use end::{END_SCHEMA, End};
-pub use held::{HeldRows, key_of};
-pub use job::{Assignment, ChunkId, Key, Part};
+pub use held::{HeldKeys, HeldRows, key_of};
+pub use job::{Assignment, ChunkId, Key, Part, Word};
 pub use seen::{BadSnapshot, Seen, Sight, reachable, widen};
 pub use span::{Span, Tid};
+pub use touched::Touch;

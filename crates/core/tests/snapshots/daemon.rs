@@ -4,8 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 
 use waltide_core::intake::Intake;
 use waltide_core::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
-use waltide_core::pgoutput::{Begin, Commit, PgTimestamp, RelationId, Xid};
-use waltide_core::snapshot::{Assignment, Book, ChunkId, Known, Part, Seen, Sight, Span, Tid};
+use waltide_core::pgoutput::encode::TupleBuf;
+use waltide_core::pgoutput::{Begin, Commit, Field, PgTimestamp, RelationId, Tuple, Xid};
+use waltide_core::snapshot::{
+    Assignment, Book, ChunkId, Known, Part, Seen, Sight, Span, Tid, Touch, Word,
+};
 use waltide_core::watermark::Ticket;
 
 use crate::table::{Event, Logged, Row, Version, visible};
@@ -197,20 +200,27 @@ impl Daemon {
         if world.plant == Plant::TouchedForgotten {
             return;
         }
+        let mut touched = |key: u8, touch: Touch<'_>| {
+            self.book.touched(TABLE, &[key], touch, || Some([key].into()));
+        };
         match event {
-            Event::Insert(key, _) | Event::Delete(key) => self.book.touched(TABLE, &[key]),
-            Event::Update(from, to, ..) => {
-                self.book.touched(TABLE, &[from]);
-                self.book.touched(TABLE, &[to]);
+            Event::Insert(key, _) | Event::Delete(key) => touched(key, Touch::Whole),
+            Event::Update(from, to, row, unchanged) => {
+                if from != to {
+                    touched(from, Touch::Whole);
+                }
+                let left_out = tuple(Row { large: UNCHANGED, ..row });
+                let moved = from != to && world.plant != Plant::MovedTakenForFilled;
+                let in_a_chunk = !matches!(self.reader, Reader::Idle) || !self.held.is_empty();
+                let noted = in_a_chunk || world.plant != Plant::UnchangedPerChunkOnly;
+                match unchanged && noted {
+                    true if moved => touched(to, Touch::Moved),
+                    true => touched(to, Touch::Partly(left_out.tuple())),
+                    false => touched(to, Touch::Whole),
+                }
             }
             Event::Truncate if world.plant == Plant::TruncateForgotten => {}
             Event::Truncate => self.book.truncated(TABLE),
-        }
-        if let Event::Update(_, to, _, true) = event {
-            let in_a_chunk = !matches!(self.reader, Reader::Idle) || !self.held.is_empty();
-            if in_a_chunk || world.plant != Plant::UnchangedPerChunkOnly {
-                self.book.unchanged(TABLE, [to].into());
-            }
         }
     }
 
@@ -355,6 +365,7 @@ impl Daemon {
         let wanted = |version: &&Version| match &assignment.part {
             Part::Span(span) => (span.from..span.to).contains(&tid(version.place)),
             Part::Keys(keys) => keys.iter().any(|key| **key == [version.key]),
+            Part::All(_) => true,
         };
         // The lock holds off whoever would change it.
         let file = file_of(world);
@@ -370,7 +381,9 @@ impl Daemon {
         let early = world.plant == Plant::ReleasedOneBoundaryEarly;
         let before = world.log.iter().map(|it| it.commit).filter(|commit| *commit < bound).max();
         let bound = if early { before.unwrap_or(0) } else { bound };
-        if self.book.held(chunk, Lsn(bound), rest) {
+        let rows: Vec<(u8, Row)> = rows;
+        let keys: Vec<[u8; 1]> = rows.iter().map(|(key, _)| [*key]).collect();
+        if self.book.held(chunk, Lsn(bound), rest, keys.iter().map(<[u8; 1]>::as_slice)) {
             self.held.push((chunk, rows));
         }
     }
@@ -387,14 +400,17 @@ impl Daemon {
         let ticket = self.intake.begin_aside(PgTimestamp(0));
         let mut count = 0;
         for (key, row) in rows {
-            if self.book.keeps(table, chunk, &[key]) {
-                self.ordinal += 1;
-                let position = (boundary.0 - 1, self.life << 40 | self.ordinal, 0);
-                let what = What::Set(key, row);
-                self.in_flight.push_back((ticket, Record { position, what }));
-                self.intake.produced();
-                count += 1;
-            }
+            let row = match self.book.word(table, chunk, &[key], tuple(row).tuple()) {
+                Some(Word::Row) => row,
+                Some(Word::Filled(newer)) => row_of(newer.tuple()),
+                Some(Word::Not) | None => continue,
+            };
+            self.book.releases(table, chunk, || Some([key].into()));
+            self.ordinal += 1;
+            let position = (boundary.0 - 1, self.life << 40 | self.ordinal, 0);
+            self.in_flight.push_back((ticket, Record { position, what: What::Set(key, row) }));
+            self.intake.produced();
+            count += 1;
         }
         self.intake.end_aside();
         self.book.released(chunk, ticket, count);
@@ -419,6 +435,24 @@ impl Look {
         };
         self.bound.get_or_insert(now);
     }
+}
+
+/// Stands for a value that the log leaves out.
+const UNCHANGED: u64 = u64::MAX;
+
+fn tuple(row: Row) -> TupleBuf {
+    let bytes = [row.small, row.large].map(u64::to_be_bytes);
+    let [small, large] = [&bytes[0], &bytes[1]].map(|bytes| Field::Binary(bytes));
+    TupleBuf::new([small, if row.large == UNCHANGED { Field::Unchanged } else { large }])
+}
+
+fn row_of(tuple: Tuple<'_>) -> Row {
+    let mut values = tuple.fields().map(|field| match field {
+        Field::Binary(bytes) => u64::from_be_bytes(bytes.try_into().expect("eight")),
+        other => panic!("{other:?}"),
+    });
+    let mut next = || values.next().expect("two values");
+    Row { small: next(), large: next() }
 }
 
 /// The file that a reader finds now.

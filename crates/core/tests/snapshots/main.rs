@@ -74,6 +74,7 @@ fn every_planted_bug_is_caught() {
         (Plant::TruncateForgotten, Reads::Primary, 70_370),
         (Plant::ReleasedOneBoundaryEarly, Reads::Primary, 16_210),
         (Plant::UnchangedPerChunkOnly, Reads::Primary, 5_510),
+        (Plant::MovedTakenForFilled, Reads::Primary, 1),
         (Plant::OpenTransactionsIgnored, Reads::Primary, 1_060),
         (Plant::UnsettledNotRemembered, Reads::Primary, 74_630),
         (Plant::DoneOnceReleased, Reads::Primary, 7_550),

@@ -38,6 +38,7 @@ pub(crate) enum Plant {
     TruncateForgotten,
     ReleasedOneBoundaryEarly,
     UnchangedPerChunkOnly,
+    MovedTakenForFilled,
     OpenTransactionsIgnored,
     UnsettledNotRemembered,
     DoneOnceReleased,

@@ -79,6 +79,10 @@ capabilities:
   readOnly: true
 - name: spool
   mountPath: /var/lib/waltide
+{{- if .Values.schemas.claim }}
+- name: schemas
+  mountPath: /var/lib/waltide-schemas
+{{- end }}
 {{- range $number, $secret := .Values.secrets }}
 - name: secret-{{ $number }}
   mountPath: /run/secrets/waltide/{{ $secret.as }}
@@ -97,6 +101,11 @@ capabilities:
   emptyDir:
     sizeLimit: {{ .Values.spool.sizeLimit }}
   {{- end }}
+{{- if .Values.schemas.claim }}
+- name: schemas
+  persistentVolumeClaim:
+    claimName: {{ .Values.schemas.claim }}
+{{- end }}
 {{- range $number, $secret := .Values.secrets }}
 - name: secret-{{ $number }}
   secret:
