@@ -58,7 +58,8 @@ fn wrong(document: &Value, schema: &Value, value: &Value, at: &str) -> Option<St
                 let at = format!("{at}.{name}");
                 let of = named.and_then(|named| named.get(name));
                 match of.or(Some(&schema["additionalProperties"])) {
-                    Some(Value::Bool(true)) | None => None,
+                    // Nothing is said of other fields: they may be there.
+                    Some(Value::Bool(true) | Value::Null) | None => None,
                     Some(Value::Object(_)) => {
                         wrong(document, of.unwrap_or(&schema["additionalProperties"]), value, &at)
                     }
