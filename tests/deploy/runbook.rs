@@ -77,9 +77,12 @@ fn links_of_the_documents_lead_somewhere() {
             let place = std::path::Path::new(page).with_file_name(file);
             let place = if file.is_empty() { page.into() } else { place };
             assert!(crate::support::path(&place).exists(), "{page}: {target}");
+            if anchor.is_empty() {
+                continue;
+            }
             let there = crate::support::text(&place).to_lowercase();
             let heading = anchor.replace('-', " ");
-            assert!(anchor.is_empty() || there.contains(&format!("# {heading}")), "{target}");
+            assert!(there.contains(&format!("# {heading}")), "{target}");
         }
     }
 }
