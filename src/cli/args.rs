@@ -320,6 +320,9 @@ pub struct Status {
     /// For programs: what /api/status answers
     #[arg(long)]
     pub json: bool,
+    /// Show it anew every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    pub watch: Option<u64>,
     /// Where the daemon is.
     #[command(flatten)]
     pub daemon: Running,

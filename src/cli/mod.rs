@@ -1,17 +1,19 @@
 //! What was asked on the command line.
 
 pub mod args;
-mod asking;
 mod check;
 mod checkpoint;
 mod daemon;
+mod healthcheck;
 mod manual;
 mod ordering;
+mod overview;
 mod plan;
 mod recover;
 mod run;
 mod schema;
 mod slot;
+mod status;
 mod tail;
 mod terminal;
 
@@ -92,11 +94,11 @@ pub fn perform() -> Result<(), Failure> {
                 slot::drop(load(&config)?.config, &pipeline, yes)
             }
         },
-        Command::Status(asked) => asking::status(&asked),
+        Command::Status(asked) => status::status(&asked),
         Command::Pause(asked) => ordering::pause(&asked),
         Command::Resume(asked) => ordering::resume(&asked),
         Command::Reload(daemon) => ordering::reload(&daemon),
-        Command::Healthcheck(asked) => asking::healthcheck(&asked),
+        Command::Healthcheck(asked) => healthcheck::check(&asked),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
         Command::Schema { command } => match command {

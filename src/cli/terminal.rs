@@ -22,6 +22,11 @@ impl Style {
         Self { colour: std::io::stdout().is_terminal() && wants_colour() }
     }
 
+    #[cfg(test)]
+    pub(super) const fn plain() -> Self {
+        Self { colour: false }
+    }
+
     pub(super) fn paint(self, paint: Paint, text: &str) -> String {
         let code = match paint {
             Paint::Good => 32,

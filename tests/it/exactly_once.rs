@@ -26,6 +26,9 @@ const KILLS: u64 = 5;
 /// One statement changes up to this many rows, so that some transactions are published in parts.
 const MOST_ROWS: u64 = 1_000;
 
+/// Writers wait while the daemon is so far behind: an endless backlog would show nothing more.
+const BACKLOG: u64 = 8 << 20;
+
 /// A pipeline that publishes exactly once.
 fn exactly<'a>(shop: &'a Database) -> Pipeline<'a> {
     Pipeline::of(shop).with("delivery", "exactly_once")
@@ -47,9 +50,14 @@ fn under_load(
     let enough = AtomicBool::new(false);
     let (daemon, committed) = thread::scope(|scope| {
         let wanted = |_| {
-            // Some time for the daemon: an endless backlog would only make the test longer.
+            let done = || enough.load(Ordering::Relaxed);
             thread::sleep(Duration::from_millis(50));
-            !enough.load(Ordering::Relaxed)
+            while !done()
+                && pipeline.end_of_log().0.saturating_sub(pipeline.confirmed().0) > BACKLOG
+            {
+                thread::sleep(Duration::from_millis(50));
+            }
+            !done()
         };
         let writers = scope.spawn(move || write(shop, random, MOST_ROWS, wanted));
         // However this ends, the writers must.
@@ -90,9 +98,10 @@ fn daemons_killed_at_random_moments_publish_each_change_once(version: Version) {
     let writing = random.branch(99);
     under_load(&shop, &pipeline, &writing, || {
         for _ in 0..kills() {
-            // Some die while they start, most while they stream.
+            // Some die while they start, most while they stream, and a few get somewhere.
             let daemon = if random.once_in(4) { pipeline.launch() } else { pipeline.start() };
-            thread::sleep(Duration::from_millis(random.of(0..600)));
+            let most = if random.once_in(5) { 3_000 } else { 600 };
+            thread::sleep(Duration::from_millis(random.of(0..most)));
             daemon.kill();
         }
         pipeline.start()

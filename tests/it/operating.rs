@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use std::{fs, path::Path};
 
 use waltide_stack::serde_json::{self, Value};
-use waltide_stack::{Stack, Version};
+use waltide_stack::{Process, Stack, Version, eventually};
 
 use crate::cli::waltide;
-use crate::support::{Lsn, Pipeline};
+use crate::support::{Lsn, Pipeline, SOON};
 
 const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, item text)";
 
@@ -118,12 +118,10 @@ fn a_probe_and_a_person_are_told_whether_the_daemon_is_ready() {
     }
     let ended = waltide(&["status", "--url", &url]);
     assert_eq!(ended.status, Some(0), "{}", ended.everything);
-    assert!(
-        ended.out.contains(&format!("pipeline {}  streaming\n", pipeline.name())),
-        "{}",
-        ended.out
-    );
-    assert!(ended.out.contains(", 1 records, 0 in flight"), "{}", ended.out);
+    let told = ended.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("all is well PIPELINE STATE LAG BEHIND RECORDS"), "{}", ended.out);
+    let row = format!("{} streaming 0 ms 0 B 1 ", pipeline.name());
+    assert!(told.contains(&row), "{}", ended.out);
     assert!(!ended.out.contains('\x1b'));
     let ended = waltide(&["status", "--json", "--url", &url]);
     let status: Value = serde_json::from_str(&ended.out).expect("JSON");
@@ -148,6 +146,54 @@ fn a_probe_and_a_person_are_told_whether_the_daemon_is_ready() {
     let ended = waltide(&["status", "--url", &url]);
     assert!(ended.out.contains("WT212 ") && ended.out.contains("What to do: "), "{}", ended.out);
     daemon.terminate();
+}
+
+#[test]
+fn a_person_can_watch_the_pipelines() {
+    let database = Stack::shared().database(Version::NEWEST, "watch");
+    database.execute(ORDERS);
+    let pipeline = Pipeline::of(&database);
+    let daemon = pipeline.start();
+    let program = env!("CARGO_BIN_EXE_waltide");
+    // Into a file: one page below the other, nothing for terminals, until it is told to end.
+    let mut command = Command::new(program);
+    command.args(["status", "--watch", "1", "--url", &daemon.url()]);
+    let watching = Process::start("watch", &command);
+    let pages = || watching.log().matches("RECORDS/S").count();
+    eventually("three pages", SOON, || (pages() >= 2).then_some(()));
+    // A daemon that is away is said, and looked for again.
+    daemon.terminate();
+    eventually("it says so", SOON, || watching.log().contains("WT106").then_some(()));
+    watching.signal("INT");
+    assert_eq!(watching.wait(SOON), Some(0), "{}", watching.log());
+    assert!(!watching.log().contains('\x1b'), "{}", watching.log());
+    // On a terminal of 60 columns and 8 lines.
+    let daemon = pipeline.start();
+    let watch = format!("{program} status --watch 1 --url {}", daemon.url());
+    let on = format!("stty cols 60 rows 8; exec timeout --preserve-status -s INT 4 {watch}");
+    for colours in [true, false] {
+        let mut command = Command::new("script");
+        command.args(["-qec", &on, "/dev/null"]).env("NO_COLOR", if colours { "" } else { "1" });
+        let watching = Process::start("watch on a terminal", &command);
+        assert_eq!(watching.wait(SOON), Some(0), "{}", watching.log());
+        let shown = watching.log();
+        let (begin, end) = ("\x1b[?1049h", "\x1b[?25h\x1b[?1049l");
+        assert!(shown.contains(begin) && shown.trim_end().ends_with(end), "{shown:?}");
+        assert!(shown.matches("\x1b[H").count() >= 2, "{shown:?}");
+        assert_eq!(shown.contains("\x1b[32m"), colours, "{shown:?}");
+        let rows = shown.split("\x1b[K").map(|row| row.rsplit("\x1b[H").next().unwrap_or(row));
+        let widest = rows.map(|row| visible(row).trim().chars().count()).max();
+        assert!(widest <= Some(60), "{shown:?}");
+    }
+    daemon.terminate();
+}
+
+/// What is left without colours.
+fn visible(row: &str) -> String {
+    let mut parts = row.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.split_once(['m', 'h', 'l', 'J']).map_or("", |(_, text)| text));
+    first + &rest.collect::<String>()
 }
 
 #[test]
