@@ -101,8 +101,10 @@ fn every_answer_has_the_fields_of_the_document_and_no_others() {
     });
     database.execute("INSERT INTO orders VALUES (0)");
     pipeline.wait_until_delivered();
-    let status = get("/api/status");
-    assert!(status["pipelines"][0]["tables"]["public.orders"]["schema_id"].is_u64(), "{status}");
+    eventually("the schema of the table is told", SOON, || {
+        let status = get("/api/status");
+        status["pipelines"][0]["tables"]["public.orders"]["schema_id"].is_u64().then_some(())
+    });
     assert!(!get("/api/history")["pipelines"][pipeline.name()].is_null());
     get("/readyz");
     assert_eq!(get("/api/openapi.json"), document);

@@ -330,6 +330,8 @@ impl Application {
         command.arg(format!("-Dquarkus.http.port={}", self.port.load(Ordering::Relaxed)));
         command.args([
             "-Dregistry.rest.artifact.deletion.enabled=true",
+            // A run of all tests has more than the thousand that are listed otherwise.
+            "-Dregistry.ccompat.max-subjects=1000000",
             "-Dquarkus.datasource.jdbc.initial-size=1",
             "-Dquarkus.datasource.jdbc.min-size=1",
             // Five seconds, the default, are too few on a machine that compiles something.
