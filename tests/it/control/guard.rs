@@ -147,7 +147,7 @@ fn the_command_line_finds_the_daemon_of_its_user() {
     let first = pipeline.launch_in(&own);
     first.wait_for_state("standby");
     let ended = find(&["status"]);
-    assert!(ended.out.contains("  standby\n"), "{}", ended.everything);
+    assert!(ended.out.contains("  standby  "), "{}", ended.everything);
     let ended = find(&["pause"]);
     assert!(ended.out.contains("was told to pause, and is still standby"), "{}", ended.everything);
     let second = pipeline.launch_in(&own);
