@@ -179,7 +179,10 @@ impl Registry {
     }
 
     /// Decodes Avro in Confluent's framing; gives the schema's id too.
-    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<(u32, Value), Error> {
+    ///
+    /// # Errors
+    /// When the bytes are not that, or not all of a value of the schema, or the registry has none.
+    pub fn decode(&self, bytes: &[u8]) -> Result<(u32, Value), Error> {
         let Some((&[0, a, b, c, d], datum)) = bytes.split_first_chunk() else {
             return Err(Error::new(format!("{} bytes that are not framed Avro", bytes.len())));
         };

@@ -156,6 +156,11 @@ impl Broker {
         }
     }
 
+    /// Where it listens for the program under test, behind any proxy.
+    pub(super) fn client(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports().client))
+    }
+
     /// Where its controller listens.
     pub(super) fn controller_port(&self) -> u16 {
         self.ports().controller

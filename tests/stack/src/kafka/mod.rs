@@ -3,6 +3,7 @@
 pub(crate) mod broker;
 mod topic;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -131,6 +132,12 @@ impl Kafka {
     pub fn proxy(&self) -> &Proxy {
         let proxy = self.0.broker.as_ref().and_then(|broker| broker.proxy.as_ref());
         proxy.expect("this Kafka is not behind a proxy")
+    }
+
+    /// Where the proxy in front of it leads, for who wants to stand in between.
+    #[track_caller]
+    pub fn behind(&self) -> SocketAddr {
+        self.broker().client()
     }
 
     /// Stops it in an orderly way.

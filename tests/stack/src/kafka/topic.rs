@@ -118,6 +118,30 @@ impl Topic {
         }
     }
 
+    /// Shows all records that are there now, those of a partition in their order, and keeps none.
+    ///
+    /// # Panics
+    /// When the topic is missing or Kafka does not answer.
+    #[track_caller]
+    pub fn for_each(&self, mut show: impl FnMut(Record)) {
+        let mut read = || {
+            let mut reader = Reader::new(self)?;
+            loop {
+                let some = |reader: &Reader| reader.is_at_end() || reader.records.len() >= AT_ONCE;
+                if !reader.read_until(READ_DEADLINE, some)? {
+                    return Err(Error::new(format!("{}: not read to its end", self.name)));
+                }
+                reader.records.drain(..).for_each(&mut show);
+                if reader.is_at_end() {
+                    return Ok(());
+                }
+            }
+        };
+        if let Err(error) = read() {
+            panic!("{error}");
+        }
+    }
+
     /// Waits until there are `count` records and returns all that are there then. The topic may
     /// be missing at first.
     ///
@@ -206,6 +230,9 @@ impl Topic {
         )))
     }
 }
+
+/// Records of a topic that is shown and not kept.
+const AT_ONCE: usize = 1_000;
 
 /// A consumer without a group that stands somewhere in each partition.
 struct Reader {

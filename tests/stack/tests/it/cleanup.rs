@@ -88,8 +88,20 @@ impl Victim {
     }
 
     fn signal(&self, signal: &str, whom: &str) {
-        let command = format!("kill -s {signal} -- {whom}");
-        assert!(Command::new("sh").args(["-c", &command]).status().expect("sh").success());
+        assert!(send(signal, whom), "kill -s {signal} -- {whom}");
+    }
+
+    /// Stops its servers: all but the keeper, which is the victim's only child. Workers of Postgres
+    /// come and go meanwhile, so it looks again until all that are there stand still.
+    fn freeze_servers(&self) {
+        eventually("all servers frozen", SOON, || {
+            let servers = self.processes().into_iter().filter(|pid| !self.is_parent_of(*pid));
+            let moving: Vec<u32> = servers.filter(|pid| state_of(*pid) != Some('T')).collect();
+            for pid in &moving {
+                send("STOP", &pid.to_string());
+            }
+            moving.is_empty().then_some(())
+        });
     }
 
     fn assert_nothing_is_left(mut self, segments: &[String]) {
@@ -103,6 +115,19 @@ impl Victim {
         }
         fs::remove_dir(&self.directory).expect("an empty directory");
     }
+}
+
+/// Whether there was whom to send it to.
+fn send(signal: &str, whom: &str) -> bool {
+    let command = format!("kill -s {signal} -- {whom}");
+    let shell = Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).status();
+    shell.expect("sh").success()
+}
+
+/// As /proc tells it: R, S, T and so on.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 fn has_segment(segment: &str) -> bool {
@@ -126,10 +151,7 @@ fn a_process_killed_while_its_servers_are_frozen_leaves_nothing_either() {
     let mut victim = Victim::spawn(&["--postgres", "18"]);
     victim.wait_for_addresses(1);
     let segments = victim.shared_memory();
-    // All but the keeper, which is the victim's only child.
-    let servers = victim.processes().into_iter().filter(|pid| !victim.is_parent_of(*pid));
-    let servers: Vec<String> = servers.map(|pid| pid.to_string()).collect();
-    victim.signal("STOP", &servers.join(" "));
+    victim.freeze_servers();
     victim.signal("KILL", &victim.child.id().to_string());
     victim.assert_nothing_is_left(&segments);
 }
