@@ -50,6 +50,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null ||
 has node && has npm || need "Node and npm, which drive a browser" nodejs npm
 has chromium || has chromium-browser || has google-chrome ||
     need "Chromium, in which the status page is looked at" chromium fonts-dejavu-core
+has tmux || need "tmux, a terminal that a test can look at" tmux
 has tar || need "tar" tar
 has xz || need "xz, to unpack Postgres" xz-utils
 if [ "$(id -u)" = 0 ] && [ "$(uname -s)" = Linux ]; then

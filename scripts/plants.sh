@@ -12,7 +12,7 @@ if [ "${1:-}" = --check ]; then
         # A test made by a macro for each version is named after it: a::b::on_17.
         name=${test%::on_*}
         git apply --check "$patch" || { echo "plants: $patch does not apply" >&2; stale=1; }
-        grep -rqE "\b${name##*::}\b" tests/it || { echo "plants: $patch: no test $test" >&2; stale=1; }
+        grep -rqE "\b${name##*::}\b" tests/it crates/core/tests || { echo "plants: $patch: no test $test" >&2; stale=1; }
     done
     exit "$stale"
 fi
@@ -30,7 +30,15 @@ if [ $# -gt 0 ]; then
 else
     patches=(tests/plants/*.patch)
 fi
-run() { cargo test --quiet --locked --workspace --test it -- --exact "$1" </dev/null >"$log" 2>&1; }
+# A test on real servers, or PACKAGE/TARGET::TEST.
+run() {
+    local of=(--workspace --test it) name=$1
+    if [[ $name == */* ]]; then
+        local target=${name#*/}
+        of=(--package "${name%%/*}" --test "${target%%::*}") name=${target#*::}
+    fi
+    cargo test --quiet --locked "${of[@]}" -- --exact "$name" </dev/null >"$log" 2>&1
+}
 log=$(mktemp)
 missed=0
 for patch in "${patches[@]}"; do

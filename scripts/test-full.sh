@@ -14,11 +14,15 @@ WALTIDE_KILLS 100 kills on each version with exactly once
 WALTIDE_KAFKA_PAUSE_SECONDS 600 seconds for which Kafka stands still
 WALTIDE_SNAPSHOT_ROWS 1000000 rows read by a snapshot beside writers
 WALTIDE_SNAPSHOT_KILLS 20 kills of the daemon meanwhile
+WALTIDE_VERIFY_ROUNDS 50 comparisons of a table that writers change
 WALTIDE_SAVEPOINTS 10000 savepoints in a transaction
 WALTIDE_LARGE_MEGABYTES 2000 megabytes in a transaction
 WALTIDE_REGISTRY_KILLS 50 kills while schemas are registered
 WALTIDE_SCALE_PIPELINES 100 pipelines in a daemon
 WALTIDE_SCALE_TABLES 10000 tables in a database
+WALTIDE_TORTURE_CYCLES 40 cycles of torture in each mode
+WALTIDE_API_EXAMPLES 300 requests of each kind that the document of the API allows or does not
+WALTIDE_PAGE_PIPELINES 40 pipelines on the status page
 WALTIDE_CONNECTIONS 10000 connections that begin a request and do not go on'
 while read -r name figure what; do
     eval "export $name=\${$name:-$figure}"

@@ -74,6 +74,10 @@ codes! {
     NeedsRestart "WT111" Operator "a change needs a restart";
     MigrationFails "WT115" Operator "a migration cannot be applied";
     ScratchUnusable "WT116" Operator "a migration cannot be tried";
+    CertificateUnusable "WT117" Operator "the certificate of the HTTP endpoint cannot be used";
+    VerifyDiffers "WT121" Operator "a topic does not hold what its table holds";
+    VerifyUnproven "WT122" Operator "it cannot be proved that a topic holds its table";
+    VerifyImpossible "WT123" Operator "a table cannot be verified";
     SourceUnreachable "WT201" Transient "the source cannot be reached";
     SourceTls "WT202" Operator "the source and we do not agree on TLS";
     SourceCertificate "WT203" Operator "the source's certificate is not acceptable";
@@ -106,6 +110,11 @@ codes! {
     SnapshotTableGone "WT230" Operator "a table went away while it was read";
     AnotherTransaction "WT231" Stop "a transaction is not the one that was begun";
     SnapshotTooLarge "WT232" Operator "a table without a key is large";
+    SnapshotTableUnknown "WT235" Operator "a table that is to be read is none of the pipeline's";
+    SnapshotFilter "WT236" Operator "a condition on rows cannot be used";
+    SnapshotReplicaBehind "WT237" Transient "a replica that is read from must catch up";
+    SnapshotReplicaUnfit "WT238" Operator "a replica cannot be read from";
+    SnapshotHeldBack "WT239" Transient "nothing is read while a replica is behind";
     KafkaUnreachable "WT301" Transient "Kafka cannot be reached";
     KafkaAuthentication "WT302" Operator "Kafka refuses the login";
     KafkaTls "WT303" Operator "Kafka and we do not agree on TLS";

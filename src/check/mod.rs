@@ -1,7 +1,7 @@
 //! Every precondition of a pipeline, looked at before anything runs. Nothing is changed anywhere.
 //!
 //! ```text
-//! source (server, role, slots, publication) -> tables -> kafka -> registry
+//! source (server, role, slots, publication) -> tables -> replicas -> kafka -> registry
 //! ```
 //!
 //! Each finding says what is so; a warning or an error also says what mends it, literally: SQL to
@@ -12,6 +12,7 @@ mod finding;
 mod kafka;
 mod publication;
 mod registry;
+mod replica;
 mod server;
 mod slots;
 mod source;
@@ -24,8 +25,10 @@ use crate::config::settled::Pipeline;
 
 /// Looks at everything a pipeline needs. One server that is away does not hide the others.
 pub async fn look(settings: &Pipeline) -> Vec<Finding> {
-    let (source, registry) = tokio::join!(source::look(settings), registry::look(settings));
+    let (source, replica, registry) =
+        tokio::join!(source::look(settings), replica::look(settings), registry::look(settings));
     let (mut findings, tables) = source;
+    findings.extend(replica);
     findings.extend(kafka::look(settings, &tables).await);
     findings.extend(registry);
     findings

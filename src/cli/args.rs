@@ -2,11 +2,16 @@
 //!
 //! Misuse ends with exit code 2, which is clap's own; colours follow the terminal and `NO_COLOR`.
 
+mod snapshot;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::builder::OsStringValueParser;
 use clap::{Args, Parser, Subcommand};
+
+pub use snapshot::{List, OfTables, SnapshotCommand, Start, Tables};
 
 /// The version. A build that knows its commit sets `WALTIDE_VERSION`, as in `0.1.0 (1feade0)`.
 pub const VERSION: &str = match option_env!("WALTIDE_VERSION") {
@@ -14,11 +19,16 @@ pub const VERSION: &str = match option_env!("WALTIDE_VERSION") {
     None => env!("CARGO_PKG_VERSION"),
 };
 
+/// With the optional parts of the build: that one is missing should show before it is missed.
+static LONG_VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{VERSION}\nfeatures: {}", crate::FEATURES));
+
 /// Everything that was typed.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "waltide",
     version = VERSION,
+    long_version = LONG_VERSION.as_str(),
     about = "Change data capture from PostgreSQL to Kafka",
     after_help = "\
 Example:
@@ -90,6 +100,13 @@ pub enum Command {
         #[command(subcommand)]
         command: SlotCommand,
     },
+    /// Compare a table with what its topic holds, key by key; exit 1 where they differ
+    ///
+    /// Both are read beside whatever goes on, with no lock beyond that of a SELECT.
+    #[command(
+        after_help = "Example:\n  waltide verify --table public.orders --config waltide.yaml"
+    )]
+    Verify(Verify),
     /// Ask the running daemon how its pipelines are
     #[command(after_help = "Example:\n  waltide status --config waltide.yaml")]
     Status(Status),
@@ -102,6 +119,18 @@ pub enum Command {
     /// Let a pipeline go on that is paused, or that has stopped and was mended
     #[command(after_help = "Example:\n  waltide resume shop --config waltide.yaml")]
     Resume(Ordered),
+    /// Have rows that are there read by the running daemon, and see how far that is
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        disable_help_subcommand = true,
+        after_help = "Example:\n  waltide snapshot start --table public.orders --config waltide.yaml"
+    )]
+    Snapshot {
+        /// What to do.
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
     /// Let the running daemon read its configuration again
     ///
     /// Tables and limits are taken on at once; what needs a restart is named, and then nothing is
@@ -180,6 +209,32 @@ pub struct Tail {
     /// For programs: one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// `waltide verify`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Verify {
+    /// The table, as schema.table
+    #[arg(long, value_name = "TABLE")]
+    pub table: String,
+    /// The pipeline; those that capture the table where none is named
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// How long a running daemon that stands still is waited for
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait: u64,
+    /// Have the daemon publish what differs as the table has it; verify again
+    #[arg(long)]
+    pub repair: bool,
+    /// Do not ask before
+    #[arg(long, requires = "repair")]
+    pub yes: bool,
+    /// For programs: one object
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration, and for a repair where the daemon is.
+    #[command(flatten)]
+    pub daemon: Running,
 }
 
 /// `waltide checkpoint ...`
@@ -358,6 +413,9 @@ pub struct Running {
     /// A file with its token
     #[arg(long, value_name = "FILE", env = "WALTIDE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Certificates (PEM) that vouch for its TLS
+    #[arg(long, value_name = "FILE", env = "WALTIDE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFile,

@@ -1,13 +1,14 @@
 //! The running daemon: where it is, and how it is asked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
 
 use super::args::Running;
-use super::{Failure, load, runtime};
+use super::{Failure, load, runtime, trust};
 use crate::control::token;
 use crate::credential::{Credential, Secret};
 use crate::fault::{Code, Fault};
@@ -32,6 +33,8 @@ const OF_PIPELINES: &str = "WALTIDE_PIPELINES__";
 pub(super) struct Daemon {
     base: String,
     token: Option<Secret>,
+    /// Certificates by which it is known; the system's authorities where there is none.
+    trusted: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -40,14 +43,25 @@ impl Daemon {
         let configured = asked.config.path().is_some()
             || std::env::vars_os()
                 .any(|(name, _)| name.to_string_lossy().starts_with(OF_PIPELINES));
-        let (base, credential) = match &asked.url {
-            Some(url) => (url.trim_end_matches('/').to_owned(), None),
+        let (base, credential, certificate) = match &asked.url {
+            Some(url) => {
+                let base = url.trim_end_matches('/').to_owned();
+                let certificate = address_of(&base).and_then(token::find_certificate);
+                (base, None, certificate)
+            }
             None if configured => {
                 let http = load(&asked.config)?.config.http;
-                (base_of(reachable(http.listen)), http.token)
+                let certificate = http.tls.map(|tls| tls.certificate);
+                let base = base_of(reachable(http.listen), certificate.is_some());
+                (base, http.token, certificate)
             }
-            None => (base_of(reachable(only_one()?)), None),
+            None => {
+                let address = reachable(only_one()?);
+                let certificate = token::find_certificate(address);
+                (base_of(address, certificate.is_some()), None, certificate)
+            }
         };
+        let trusted = asked.ca_file.clone().or(certificate);
         let credential = asked.token_file.clone().map(Credential::File).or(credential);
         let token = match credential {
             Some(credential) => Some(credential.read_named().map_err(|why| {
@@ -56,7 +70,7 @@ impl Daemon {
             })?),
             None => address_of(&base).and_then(token::find),
         };
-        Ok(Self { base, token })
+        Ok(Self { base, token, trusted })
     }
 
     /// The status of an answer and its body; what is no JSON is null.
@@ -77,8 +91,13 @@ impl Daemon {
 
     /// What it says of its pipelines.
     pub(super) fn status(&self) -> Result<Value, Failure> {
-        match self.ask("/api/status")? {
-            (200, status) => Ok(status),
+        self.look("/api/status")
+    }
+
+    /// What it answers, where it does not refuse.
+    pub(super) fn look(&self, path: &str) -> Result<Value, Failure> {
+        match self.ask(path)? {
+            (200, answer) => Ok(answer),
             (status, answer) => Err(refused(status, &answer).into()),
         }
     }
@@ -90,8 +109,12 @@ impl Daemon {
         body: Option<&Value>,
         within: Duration,
     ) -> Result<(u16, Value), Failure> {
+        let mut client = reqwest::Client::builder().timeout(within).no_proxy();
+        if let Some(trusted) = self.trusted.as_deref().filter(|_| self.base.starts_with("https:")) {
+            client = client.tls_backend_preconfigured(trust::of(trusted)?);
+        }
         let answered = runtime()?.block_on(async {
-            let client = reqwest::Client::builder().timeout(within).no_proxy().build()?;
+            let client = client.build()?;
             let mut request = client.request(method, format!("{}{path}", self.base));
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token.expose());
@@ -103,13 +126,17 @@ impl Daemon {
             let status = response.status().as_u16();
             Ok::<_, reqwest::Error>((status, response.text().await?))
         });
-        let (status, body) = answered.map_err(|error| self.away(error))?;
+        let (status, body) = answered.map_err(|error| self.away(error, within))?;
         Ok((status, serde_json::from_str(&body).unwrap_or_default()))
     }
 
-    fn away(&self, error: reqwest::Error) -> Fault {
-        let what = format!("no daemon answers at {}: {}", self.base, error.without_url());
-        let mend = "start it, or name its address with --url http://HOST:PORT";
+    fn away(&self, error: reqwest::Error, within: Duration) -> Fault {
+        let (why, mend) = match error.is_timeout() {
+            true => (format!("nothing within {} s", within.as_secs()), None),
+            false => trust::why(&error),
+        };
+        let what = format!("no daemon answers at {}: {why}", self.base);
+        let mend = mend.unwrap_or("start it, or name its address with --url http://HOST:PORT");
         Fault::new(Code::DaemonAway, what, mend)
     }
 }
@@ -135,7 +162,8 @@ fn only_one() -> Result<SocketAddr, Fault> {
         [] => Ok(USUAL.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 9464)))),
         [one] => Ok(*one),
         several => {
-            let several: Vec<String> = several.iter().map(|one| base_of(reachable(*one))).collect();
+            let base = |at: SocketAddr| base_of(at, token::find_certificate(at).is_some());
+            let several: Vec<String> = several.iter().map(|one| base(reachable(*one))).collect();
             let what = format!("several daemons run here: {}", several.join(", "));
             let mend = "name one with --url, or its configuration with --config";
             Err(Fault::new(Code::DaemonAway, what, mend))
@@ -143,8 +171,9 @@ fn only_one() -> Result<SocketAddr, Fault> {
     }
 }
 
-fn base_of(address: SocketAddr) -> String {
-    format!("http://{address}")
+fn base_of(address: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 /// The address that a URL of this host names.

@@ -10,12 +10,16 @@ mod ordering;
 mod overview;
 mod plan;
 mod recover;
+mod repair;
 mod run;
 mod schema;
 mod slot;
+mod snapshot;
 mod status;
 mod tail;
 mod terminal;
+mod trust;
+mod verify;
 
 use std::fmt;
 use std::io::{BufRead as _, Write as _};
@@ -94,9 +98,11 @@ pub fn perform() -> Result<(), Failure> {
                 slot::drop(load(&config)?.config, &pipeline, yes)
             }
         },
+        Command::Verify(asked) => verify::verify(load(&asked.daemon.config)?.config, &asked),
         Command::Status(asked) => status::status(&asked),
         Command::Pause(asked) => ordering::pause(&asked),
         Command::Resume(asked) => ordering::resume(&asked),
+        Command::Snapshot { command } => snapshot::perform(&command),
         Command::Reload(daemon) => ordering::reload(&daemon),
         Command::Healthcheck(asked) => healthcheck::check(&asked),
         Command::Completions { shell } => manual::completions(shell),

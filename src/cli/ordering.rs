@@ -49,7 +49,7 @@ fn order(asked: &Ordered, order: &str, wanted: &str, then: &str) -> Result<(), F
 }
 
 /// The pipeline that was named, or the only one.
-fn chosen(daemon: &Daemon, named: Option<&str>) -> Result<String, Failure> {
+pub(super) fn chosen(daemon: &Daemon, named: Option<&str>) -> Result<String, Failure> {
     if let Some(name) = named {
         return Ok(name.to_owned());
     }

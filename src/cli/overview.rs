@@ -17,8 +17,8 @@ pub(super) struct Overview<'a> {
     pub(super) error: Option<&'a Failure>,
 }
 
-/// State, lag, bytes behind, records and kept WAL, each with two spaces before it.
-const COLUMNS: usize = 11 + 10 + 11 + 12 + 22;
+/// State, lag, bytes behind and records, each with two spaces before it.
+const COLUMNS: usize = 11 + 10 + 11 + 12;
 
 /// The narrowest that a name is cut to.
 const NAME: usize = 12;
@@ -31,7 +31,10 @@ impl Overview<'_> {
             lines.extend(wrapped(&error.to_string(), width, style, Paint::Bad));
         }
         let longest = pipelines.iter().map(|one| word(&one["name"]).chars().count()).max();
-        let name = longest.unwrap_or(0).max(8).min(width.saturating_sub(COLUMNS).max(NAME));
+        let kept = pipelines.iter().map(|one| kept(one).chars().count()).max();
+        // The last column takes what it needs.
+        let columns = COLUMNS + 2 + kept.unwrap_or(0).max("WAL KEPT".len());
+        let name = longest.unwrap_or(0).max(8).min(width.saturating_sub(columns).max(NAME));
         let records = if self.before.is_some() { "RECORDS/S" } else { "RECORDS" };
         lines.push(cut(
             &format!(
@@ -43,7 +46,7 @@ impl Overview<'_> {
         for pipeline in pipelines {
             lines.push(self.pipeline(pipeline, name, width, style));
             lines.extend(troubles(pipeline, width, style));
-            lines.extend(snapshots(pipeline, width));
+            lines.extend(snapshots(pipeline, width, style));
         }
         lines.into_iter().map(|line| line + "\n").collect()
     }
@@ -61,12 +64,7 @@ impl Overview<'_> {
         let state = word(&pipeline["state"]);
         let lag = pipeline["lag_seconds"].as_f64().unwrap_or_default();
         let behind = bytes(pipeline["lag_bytes"].as_u64().unwrap_or_default());
-        let slot = &pipeline["slot"];
-        let kept = match (slot["retained_wal_bytes"].as_u64(), slot["safe_wal_bytes"].as_u64()) {
-            (Some(kept), Some(safe)) => format!("{} of {}", bytes(kept), bytes(kept + safe)),
-            (Some(kept), None) => bytes(kept),
-            (None, _) => "-".to_owned(),
-        };
+        let kept = kept(pipeline);
         let called = cut(&word(&pipeline["name"]), name);
         let rest = format!(
             "  {:>8}  {behind:>9}  {:>10}  {kept}",
@@ -87,6 +85,16 @@ impl Overview<'_> {
         let more = of(pipeline).saturating_sub(same.map_or(0, of));
         let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
         more.saturating_mul(1_000) / millis
+    }
+}
+
+/// What the slot keeps, and of how much it may.
+fn kept(pipeline: &Value) -> String {
+    let slot = &pipeline["slot"];
+    match (slot["retained_wal_bytes"].as_u64(), slot["safe_wal_bytes"].as_u64()) {
+        (Some(kept), Some(safe)) => format!("{} of {}", bytes(kept), bytes(kept + safe)),
+        (Some(kept), None) => bytes(kept),
+        (None, _) => "-".to_owned(),
     }
 }
 
@@ -127,20 +135,44 @@ fn troubles(pipeline: &Value, width: usize, style: Style) -> Vec<String> {
 }
 
 /// Tables whose rows are being read, with how far that is.
-fn snapshots(pipeline: &Value, width: usize) -> Vec<String> {
+fn snapshots(pipeline: &Value, width: usize, style: Style) -> Vec<String> {
     let tables = pipeline["snapshots"].as_object().into_iter().flatten();
-    let going_on = tables.filter(|(_, of)| of["state"] != "done");
-    going_on
-        .map(|(table, of)| {
-            let part = of["part"].as_f64();
-            let bar = part.map_or_else(|| " ".repeat(22), bar);
-            let percent =
-                part.map_or_else(|| "    ".to_owned(), |part| format!("{:>3.0}%", part * 100.0));
-            let left = of["left_seconds"].as_f64();
-            let left = left.map(|left| format!(", {} left", time(left))).unwrap_or_default();
-            cut(&format!("  {bar} {percent}  {table}, {} rows{left}", of["rows"]), width)
-        })
-        .collect()
+    let going_on = tables.filter(|(_, of)| !matches!(&*word(&of["state"]), "done" | "cancelled"));
+    going_on.flat_map(|(table, of)| reading(table, of, width, style)).collect()
+}
+
+/// How far a table is, which of its rows are read, and what keeps it from being read.
+pub(super) fn reading(table: &str, of: &Value, width: usize, style: Style) -> Vec<String> {
+    let part = of["part"].as_f64();
+    let bar = part.map_or_else(|| " ".repeat(22), bar);
+    let percent = part.map_or_else(|| "    ".to_owned(), |part| format!("{:>3.0}%", part * 100.0));
+    let rows = of["rows"].as_u64().unwrap_or_default();
+    let state = word(&of["state"]);
+    let mut told = format!("{table}, ");
+    // First what a narrow terminal must not cut off.
+    if !state.is_empty() && state != "reading" {
+        told += &format!("{state}, ");
+    }
+    if let Some(left) = of["left_seconds"].as_f64() {
+        told += &format!("{} left, ", time(left));
+    }
+    told += &rows.to_string();
+    if let Some(all) = of["rows_expected"].as_u64().filter(|all| *all > rows && state != "done") {
+        told += &format!(" of {all}");
+    }
+    told += " rows";
+    if let (Some(read), Some(all)) = (of["bytes"].as_u64(), of["bytes_expected"].as_u64()) {
+        told += &format!(", {} of {}", bytes(read), bytes(all));
+    }
+    if let Some(rate) = of["rows_per_second"].as_f64() {
+        told += &format!(", {rate:.0}/s");
+    }
+    let mut lines = vec![cut(&format!("  {bar} {percent}  {told}"), width)];
+    if let Some(condition) = of["where"].as_str() {
+        lines.push(cut(&format!("      where {condition}"), width));
+    }
+    lines.extend(troubles(of, width, style));
+    lines
 }
 
 fn bar(part: f64) -> String {
@@ -215,7 +247,9 @@ mod tests {
               "records": records, "error": null,
               "slot": { "retained_wal_bytes": 101_400_000, "safe_wal_bytes": 9_900_000_000_u64 },
               "snapshots": {
-                  "public.orders": { "state": "reading", "rows": 1_284_000, "part": 0.62, "left_seconds": 58.2 },
+                  "public.orders": { "state": "reading", "rows": 1_284_000, "rows_expected": 2_070_967,
+                      "rows_per_second": 13_505.4, "part": 0.62, "left_seconds": 58.2, "where": "a > 0",
+                      "bytes": 650_117_120_u64, "bytes_expected": 1_048_576_000_u64 },
                   "public.lines": { "state": "done", "rows": 7, "part": 1.0, "left_seconds": null },
               } },
             { "name": "a-pipeline-with-quite-a-long-name", "state": "waiting", "lag_seconds": 360.0,
@@ -236,15 +270,16 @@ mod tests {
         assert_eq!(
             told(80, None),
             "waltide 1.2.3  1 of 2 pipelines not well
-PIPELINE        STATE           LAG     BEHIND     RECORDS  WAL KEPT
-orders          streaming      6 ms        0 B        1500  96.7 MiB of 9.3 GiB
-a-pipeline-wi~  waiting       6 min    700 MiB           7  -
+PIPELINE         STATE           LAG     BEHIND     RECORDS  WAL KEPT
+orders           streaming      6 ms        0 B        1500  96.7 MiB of 9.3 GiB
+a-pipeline-wit~  waiting       6 min    700 MiB           7  -
   WT301 no broker of kafka-1:9092,kafka-2:9092 answers: Connection refused
   What to do: start a broker
 "
             .replace(
-                "a-pipeline-wi~",
-                "  [############........]  62%  public.orders, 1284000 rows, 58.2 s left\na-pipeline-wi~"
+                "a-pipeline-wit~",
+                "  [############........]  62%  public.orders, 58.2 s left, 1284000 of 2070967 r~
+      where a > 0\na-pipeline-wit~"
             )
         );
     }

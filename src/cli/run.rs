@@ -2,13 +2,13 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
@@ -49,11 +49,15 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         .enable_all()
         .build()
         .map_err(|error| cannot_start(&error))?;
+    // From here on a signal ends it in order, before anybody can know that it runs.
+    let signals = runtime.block_on(async { Signals::listen() })?;
+    let certificate = config.http.tls.as_ref().map(|tls| tls.certificate.clone());
+    let tls = config.http.tls.map(http::Identity::read).transpose()?.map(Arc::new);
     let listener = http::listen(config.http.listen)?;
     let registries = runtime.block_on(registries(&config.pipelines))?;
     // Port 0 lets the system choose, so what was asked for is not what can be asked.
     let http = listener.local_addr().unwrap_or(config.http.listen);
-    let (token, _token_file) = token(config.http.token, http);
+    let (token, _token_file) = token(config.http.token, http, certificate.as_deref());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pipelines = config.pipelines.len(),
@@ -67,6 +71,7 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         shutdown: asked,
         fail_fast: fail_fast.then_some(first_failure),
         starts: pipeline::Starts::default(),
+        clusters: pipeline::Clusters::default(),
     };
     let mut handles = Vec::new();
     let mut threads = Vec::new();
@@ -85,6 +90,7 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         listen: http,
         token,
         protect_reads: config.http.protect_reads,
+        tls,
         reloader: Arc::clone(&reloader),
     };
     http::start(listener, service)?;
@@ -92,7 +98,7 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
         let directory = Directory::at(own.directory);
         runtime.spawn(directory::serve(listener, directory, own.token));
     }
-    let ended_by = runtime.block_on(wait(failures, fail_fast, &reloader))?;
+    let ended_by = runtime.block_on(signals.wait(failures, fail_fast, &reloader));
     let _ = shutdown.send(true);
     wait_for_all(threads);
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -106,11 +112,15 @@ pub(super) fn run(file: Option<PathBuf>, loaded: Loaded, fail_fast: bool) -> Res
 }
 
 /// The token that is configured, or a new one and the file it is in.
-fn token(configured: Option<Credential>, http: SocketAddr) -> (Token, Option<TokenFile>) {
+fn token(
+    configured: Option<Credential>,
+    http: SocketAddr,
+    certificate: Option<&Path>,
+) -> (Token, Option<TokenFile>) {
     if configured.is_some() {
         return (Token::of(configured), None);
     }
-    match token::write(http) {
+    match token::write(http, certificate) {
         Ok((token, file)) => {
             tracing::info!(file = %file.path().display(), "what changes something needs this token");
             (Token::of(Some(Credential::Inline(token))), Some(file))
@@ -139,26 +149,41 @@ async fn registries(pipelines: &[Settings]) -> Result<Vec<(TcpListener, OwnRegis
     Ok(found)
 }
 
-/// Waits for a reason to end: a signal, or a failure where those count.
-async fn wait(
-    mut failures: mpsc::Receiver<Fault>,
-    fail_fast: bool,
-    reloader: &Arc<Reloader>,
-) -> Result<Option<Fault>, Failure> {
-    let of = |kind| signal(kind).map_err(|error| Failure::from(cannot_start(&error)));
-    let mut terminate = of(SignalKind::terminate())?;
-    let mut interrupt = of(SignalKind::interrupt())?;
-    let mut hang_up = of(SignalKind::hangup())?;
-    let name = loop {
-        tokio::select! {
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
-            _ = hang_up.recv() => reload(reloader).await,
-            Some(fault) = failures.recv(), if fail_fast => return Ok(Some(fault)),
-        }
-    };
-    tracing::info!(signal = name, "asked to end: delivering what is in flight");
-    Ok(None)
+/// What the process may be told.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let of = |kind| signal(kind).map_err(|error| Failure::from(cannot_start(&error)));
+        Ok(Self {
+            terminate: of(SignalKind::terminate())?,
+            interrupt: of(SignalKind::interrupt())?,
+            hang_up: of(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a reason to end: a signal, or a failure where those count.
+    async fn wait(
+        mut self,
+        mut failures: mpsc::Receiver<Fault>,
+        fail_fast: bool,
+        reloader: &Arc<Reloader>,
+    ) -> Option<Fault> {
+        let name = loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break "SIGTERM",
+                _ = self.interrupt.recv() => break "SIGINT",
+                _ = self.hang_up.recv() => reload(reloader).await,
+                Some(fault) = failures.recv(), if fail_fast => return Some(fault),
+            }
+        };
+        tracing::info!(signal = name, "asked to end: delivering what is in flight");
+        None
+    }
 }
 
 /// Reads the configuration again; what is wrong with it is said, and changes nothing.

@@ -73,12 +73,12 @@ fn watch(asked: &Status, daemon: &Daemon, first: Value, every: Duration) -> Resu
 }
 
 /// A terminal that shows one page; it is as it was when this is dropped.
-struct Screen {
+pub(super) struct Screen {
     is_terminal: bool,
 }
 
 impl Screen {
-    fn enter(is_terminal: bool) -> Result<Self, Failure> {
+    pub(super) fn enter(is_terminal: bool) -> Result<Self, Failure> {
         if is_terminal {
             say(ENTER)?;
         }
@@ -86,7 +86,7 @@ impl Screen {
     }
 
     /// The page in place of the one before, as far as it fits; elsewhere one below the other.
-    fn page(&self, lines: &[String]) -> String {
+    pub(super) fn page(&self, lines: &[String]) -> String {
         if !self.is_terminal {
             return lines.concat() + "\n";
         }
@@ -102,7 +102,7 @@ impl Screen {
     }
 
     /// Nobody reads any more.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         std::io::stdout().lock().flush().is_err()
     }
 }
@@ -116,7 +116,7 @@ impl Drop for Screen {
 }
 
 /// As `COLUMNS` or the terminal says.
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let asked = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     // Of standard output: another stream may well be a terminal where this one is not.
     let terminal = || terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);

@@ -11,11 +11,14 @@ use super::settled::{LogLevel, Pipeline, Snapshot};
 
 /// What a pipeline takes on while the daemon runs, below its name. It starts its stream anew with
 /// it, as after any interruption; what says where it reads and writes is not among them.
-pub const TAKEN: [&str; 9] = [
+pub const TAKEN: [&str; 12] = [
     "source.tables",
     "source.exclude",
     "snapshot.parallelism",
     "snapshot.max_rate",
+    "snapshot.max_rows",
+    "snapshot.max_replica_lag_bytes",
+    "snapshot.from",
     "table_options",
     "max_row_bytes",
     "large_rows",
@@ -144,8 +147,8 @@ fn takes(known: &Pipeline, other: &Pipeline) -> bool {
     let mut taken = known.clone();
     taken.source.tables.clone_from(&other.source.tables);
     taken.source.exclude.clone_from(&other.source.exclude);
-    if matches!((taken.snapshot, other.snapshot), (Snapshot::Initial(_), Snapshot::Initial(_))) {
-        taken.snapshot = other.snapshot;
+    if matches!((&taken.snapshot, &other.snapshot), (Snapshot::Initial(_), Snapshot::Initial(_))) {
+        taken.snapshot = other.snapshot.clone();
     }
     taken.table_options.clone_from(&other.table_options);
     taken.max_row_bytes = other.max_row_bytes;

@@ -17,8 +17,8 @@ use super::typed;
 pub const PREFIX: &str = "WALTIDE_";
 
 /// Variables that are read elsewhere.
-const NOT_KEYS: [&str; 4] =
-    ["WALTIDE_CONFIG", "WALTIDE_SOURCE", "WALTIDE_TOKEN_FILE", "WALTIDE_URL"];
+const NOT_KEYS: [&str; 5] =
+    ["WALTIDE_CA_FILE", "WALTIDE_CONFIG", "WALTIDE_SOURCE", "WALTIDE_TOKEN_FILE", "WALTIDE_URL"];
 
 /// A snapshot of environment variables.
 #[derive(Clone, Default)]

@@ -46,6 +46,8 @@ pub enum Kind {
     Conflict,
     /// A librdkafka property that is not the configuration's to set.
     RefusedProperty,
+    /// What this build was made without.
+    NotBuilt,
     /// A `${...}` that cannot be filled in.
     Substitution,
 }
@@ -65,6 +67,7 @@ impl Kind {
             | Self::InvalidValue
             | Self::Conflict
             | Self::RefusedProperty
+            | Self::NotBuilt
             | Self::Substitution => "WT102",
         }
     }

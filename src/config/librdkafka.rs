@@ -377,11 +377,63 @@ pub(super) fn check(name: &str, at: &At) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether OpenSSL does what a property with this value asks for. SCRAM hashes with it as well, and
+/// librdkafka has tokens only together with it.
+fn needs_tls(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match canonical(name) {
+        "security.protocol" => value.ends_with("ssl"),
+        "sasl.mechanism" => value != "plain",
+        name => ["ssl.", "https.", "sasl.oauthbearer."].iter().any(|it| name.starts_with(it)),
+    }
+}
+
+/// Refuses what a slim build cannot do. librdkafka would as well, later and in words about its own
+/// build.
+pub(super) fn check_built(name: &str, value: &str, at: &At) -> Result<(), Error> {
+    if cfg!(feature = "kafka-tls") || !needs_tls(name, value) {
+        return Ok(());
+    }
+    Err(not_built(at, &format!("`{name}`")))
+}
+
+/// What a slim build says of a key that it cannot follow.
+pub(super) fn not_built(at: &At, what: &str) -> Error {
+    let message = format!("{what} needs TLS or a login that this build was made without");
+    at.key_error(Kind::NotBuilt, message).help(
+        "take a build with the feature `kafka-tls`, which releases and the image have; this one \
+         speaks to brokers without TLS, and logs in with SASL/PLAIN or not at all",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn what_needs_openssl_is_told_from_what_does_not() {
+        for (name, value) in [
+            ("security.protocol", "SSL"),
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanisms", "SCRAM-SHA-512"),
+            ("sasl.mechanism", "OAUTHBEARER"),
+            ("ssl.ca.location", "/ca.pem"),
+            ("sasl.oauthbearer.token.endpoint.url", "https://id.example"),
+        ] {
+            assert!(needs_tls(name, value), "{name}: {value}");
+        }
+        for (name, value) in [
+            ("security.protocol", "plaintext"),
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.password", "secret"),
+            ("linger.ms", "5"),
+        ] {
+            assert!(!needs_tls(name, value), "{name}: {value}");
+        }
+    }
 
     #[test]
     fn aliases_are_names_of_properties_that_are_taken() {

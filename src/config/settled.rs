@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use waltide_core::snapshot::Filter;
+
 use super::secret::{Credential, Secret};
 use super::tables::{TableName, TablePattern};
 use super::topic::TopicTemplate;
@@ -147,10 +149,13 @@ impl Pipeline {
         format!("{}.waltide.checkpoint", self.name)
     }
 
-    /// Whoever writes checkpoints shuts out, with this, whoever wrote them before.
+    /// Whoever writes checkpoints shuts out, with these, whoever wrote them before. Checkpoints that
+    /// are written apart from records go by the first; where they count together, two take turns.
     #[must_use]
-    pub fn transactional_id(&self) -> String {
-        format!("{}.waltide", self.name)
+    pub fn transactional_ids(&self) -> [String; 2] {
+        let first = format!("{}.waltide", self.name);
+        let second = format!("{first}.2");
+        [first, second]
     }
 }
 
@@ -300,7 +305,7 @@ pub enum Delivery {
 }
 
 /// What happens to the rows that were there before the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Snapshot {
     /// They are not published.
     Never,
@@ -309,14 +314,31 @@ pub enum Snapshot {
 }
 
 /// How tables are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotOptions {
+    /// Whether that waits until somebody asks for it.
+    pub on_request: bool,
     /// How many chunks at once.
     pub parallelism: u8,
     /// Bytes a second, at most.
     pub max_rate: Option<u64>,
+    /// Rows a second, at most.
+    pub max_rows: Option<u64>,
+    /// Nothing is read while a replica of the source is further behind, in bytes of the log.
+    pub max_replica_lag: Option<u64>,
     /// The most bytes that a table without a key may have; none for no limit.
     pub keyless_max_bytes: Option<u64>,
+    /// A replica of the source from which chunks are read.
+    pub from: Option<Box<Replica>>,
+}
+
+/// A replica of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Where it is. A password in it comes before [`Replica::password`].
+    pub url: DatabaseUrl,
+    /// The password, where it is not in the URL: a file's, or that in `PGPASSWORD`.
+    pub password: Option<Credential>,
 }
 
 /// Exceptions for one table.
@@ -328,6 +350,19 @@ pub struct TableOptions {
     pub key: Vec<String>,
     /// Which columns are published.
     pub columns: Columns,
+    /// What is read of it.
+    pub snapshot: TableSnapshot,
+}
+
+/// What is read of the rows that a table had before it was captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableSnapshot {
+    /// Whether that waits until somebody asks for it; none for what holds of all tables.
+    pub on_request: Option<bool>,
+    /// Only rows for which this is true.
+    pub filter: Option<Filter>,
+    /// Those with a higher number come first.
+    pub priority: i32,
 }
 
 /// Which columns of a table are published.
@@ -351,6 +386,17 @@ pub struct Http {
     pub token: Option<Credential>,
     /// Whether reading needs it as well.
     pub protect_reads: bool,
+    /// Files for TLS, where it is spoken.
+    pub tls: Option<HttpTls>,
+}
+
+/// The certificate of the endpoint, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTls {
+    /// The file with the certificate, and those that issued it.
+    pub certificate: PathBuf,
+    /// The file with its key.
+    pub key: PathBuf,
 }
 
 /// What the daemon says while it runs.

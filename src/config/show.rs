@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use waltide_core::snapshot::Filter;
+
 use super::error::Place;
 use super::librdkafka;
 use super::reading::{At, Given, Key, Map, MapEntry, Property};
@@ -31,6 +33,12 @@ pub(super) fn show(typed: &typed::Config, settled: &Config) -> String {
     lines.secret("token", &http.token);
     lines.path("token_file", &http.token_file);
     lines.leaf("protect_reads", &settled.http.protect_reads.to_string(), &http.protect_reads);
+    if let Some(tls) = http.tls.value() {
+        lines.group("tls");
+        lines.path("certificate", &tls.certificate);
+        lines.path("key", &tls.key);
+        lines.close();
+    }
     lines.close();
     let log = typed.log.value().cloned().unwrap_or_default();
     lines.group("log");
@@ -117,7 +125,7 @@ impl Lines {
             Delivery::ExactlyOnce => typed::Delivery::ExactlyOnce,
         };
         self.leaf("delivery", delivery.as_str(), &typed.delivery);
-        self.snapshot(&typed.snapshot, settled.snapshot);
+        self.snapshot(&typed.snapshot, &settled.snapshot);
         self.leaf("spool", &settled.spool.to_string_lossy(), &typed.spool);
         let most = settled.spool_max_bytes.to_string();
         self.leaf("spool_max_bytes", &most, &typed.spool_max_bytes);
@@ -136,18 +144,7 @@ impl Lines {
     fn source(&mut self, typed: &typed::Source, settled: &Source) {
         self.group("source");
         self.leaf("url", &settled.url.to_string(), &typed.url);
-        match &settled.password {
-            Some(Credential::File(path)) => {
-                self.leaf("password_file", &path.to_string_lossy(), &typed.password_file);
-            }
-            Some(Credential::Command(_)) => {
-                self.list("password_command", &typed.password_command, Clone::clone);
-            }
-            Some(Credential::Inline(_)) => {
-                self.comment("the password is that of the environment variable PGPASSWORD");
-            }
-            None => {}
-        }
+        self.password(settled.password.as_ref(), &typed.password_file, &typed.password_command);
         self.list("tables", &typed.tables, Clone::clone);
         self.list("exclude", &typed.exclude, Clone::clone);
         self.leaf("slot", &settled.slot, &typed.slot);
@@ -156,6 +153,26 @@ impl Lines {
         self.leaf("streaming", flag(settled.streaming), &typed.streaming);
         self.leaf("binary", flag(settled.binary), &typed.binary);
         self.close();
+    }
+
+    fn password(
+        &mut self,
+        settled: Option<&Credential>,
+        file: &Key<std::path::PathBuf>,
+        command: &Key<typed::Texts>,
+    ) {
+        match settled {
+            Some(Credential::File(path)) => {
+                self.leaf("password_file", &path.to_string_lossy(), file);
+            }
+            Some(Credential::Command(_)) => {
+                self.list("password_command", command, Clone::clone);
+            }
+            Some(Credential::Inline(_)) => {
+                self.comment("the password is that of the environment variable PGPASSWORD");
+            }
+            None => {}
+        }
     }
 
     fn kafka(&mut self, typed: &typed::Kafka, settled: &Pipeline) {
@@ -175,23 +192,41 @@ impl Lines {
         self.close();
     }
 
-    fn snapshot(&mut self, typed: &Key<typed::SnapshotOrWord>, settled: Snapshot) {
-        use typed::SnapshotMode::{Initial, Never};
+    fn snapshot(&mut self, typed: &Key<typed::SnapshotOrWord>, settled: &Snapshot) {
+        use typed::SnapshotMode::{Initial, Never, OnRequest};
         let Snapshot::Initial(options) = settled else {
             return self.leaf("snapshot", Never.as_str(), typed);
         };
+        let mode = if options.on_request { OnRequest } else { Initial };
         let typed::SnapshotOrWord(keys) = typed.value().cloned().unwrap_or_default();
         // The word stands for the keys with their defaults.
-        let rates = keys.parallelism.given().is_some() || keys.max_rate.given().is_some();
-        if !rates && keys.keyless_max_bytes.given().is_none() {
-            return self.leaf("snapshot", Initial.as_str(), typed);
+        let given = [
+            keys.parallelism.given().is_some(),
+            keys.max_rate.given().is_some(),
+            keys.max_rows.given().is_some(),
+            keys.max_replica_lag_bytes.given().is_some(),
+            keys.keyless_max_bytes.given().is_some(),
+            keys.from.given().is_some(),
+        ];
+        if !given.contains(&true) {
+            return self.leaf("snapshot", mode.as_str(), typed);
         }
         self.group("snapshot");
-        self.leaf("mode", Initial.as_str(), &keys.mode);
+        self.leaf("mode", mode.as_str(), &keys.mode);
         self.leaf("parallelism", &options.parallelism.to_string(), &keys.parallelism);
         self.leaf("max_rate", &options.max_rate.unwrap_or(0).to_string(), &keys.max_rate);
+        self.leaf("max_rows", &options.max_rows.unwrap_or(0).to_string(), &keys.max_rows);
+        let lag = options.max_replica_lag.unwrap_or(0).to_string();
+        self.leaf("max_replica_lag_bytes", &lag, &keys.max_replica_lag_bytes);
         let keyless = options.keyless_max_bytes.unwrap_or(0).to_string();
         self.leaf("keyless_max_bytes", &keyless, &keys.keyless_max_bytes);
+        if let Some(replica) = &options.from {
+            let keys = keys.from.value().cloned().unwrap_or_default();
+            self.group("from");
+            self.leaf("url", &replica.url.to_string(), &keys.url);
+            self.password(replica.password.as_ref(), &keys.password_file, &keys.password_command);
+            self.close();
+        }
         self.close();
     }
 
@@ -280,6 +315,12 @@ impl Lines {
             }
             Columns::Only(_) => self.list("include_columns", &typed.include_columns, Clone::clone),
         }
+        let mode = typed.snapshot.value().map(|mode| mode.as_str());
+        self.given("snapshot", mode, &typed.snapshot);
+        let filter = settled.snapshot.filter.as_ref().map(Filter::as_str);
+        self.given("snapshot_where", filter, &typed.snapshot_where);
+        let priority = typed.snapshot_priority.value().map(|it| it.0.to_string());
+        self.given("snapshot_priority", priority.as_deref(), &typed.snapshot_priority);
         self.close();
     }
 

@@ -246,6 +246,13 @@ group! {
         exclude_columns: Texts = Optional,
         /// Columns to publish; the others are left out. A table has this or `exclude_columns`.
         include_columns: Texts = Optional,
+        /// What happens to the rows that the table had before it was captured.
+        snapshot: TableSnapshot = Derived("as `snapshot.mode` says"),
+        /// Only rows for which this is true are read, unless a request says otherwise: a condition
+        /// as it stands behind WHERE. The stream has changes of all rows.
+        snapshot_where: String = Optional,
+        /// Of the tables that are to be read, those with a higher number come first.
+        snapshot_priority: Count<-1_000, 1_000> = Is("0"),
     }
 }
 
@@ -264,6 +271,18 @@ group! {
         /// Whether reading needs the token as well: for an address that others reach. Browsers ask
         /// for it as a password. Probes and `/metrics` do not need it.
         protect_reads: bool = Is("false"),
+        /// Speaks HTTPS instead of HTTP, also to probes and Prometheus.
+        tls: HttpTls = Optional,
+    }
+}
+
+group! {
+    /// The certificate of the endpoint. Both files are read again when they change.
+    HttpTls {
+        /// A file with the certificate, followed by those that issued it, in PEM.
+        certificate: PathBuf = Required,
+        /// A file with its key, in PEM.
+        key: PathBuf = Required,
     }
 }
 
@@ -341,6 +360,18 @@ choice! {
         /// They are read beside the running stream and published with op `r`; so are those of a
         /// table that joins later.
         Initial = "initial",
+        /// They are read so when `waltide snapshot start` asks for it.
+        OnRequest = "on_request",
+    }
+}
+
+choice! {
+    /// What happens to the rows that a table had before it was captured.
+    pub(super) TableSnapshot {
+        /// They are read as soon as the table is captured.
+        Initial = "initial",
+        /// They are read when `waltide snapshot start` asks for it.
+        OnRequest = "on_request",
     }
 }
 
@@ -394,9 +425,33 @@ group! {
         parallelism: Count<1, 16> = Is("2"),
         /// The most bytes of rows that are read in a second; 0 for no limit.
         max_rate: Count<0, 2_000_000_000> = Is("0"),
+        /// The most rows that are read in a second; 0 for no limit.
+        max_rows: Count<0, 2_000_000_000> = Is("0"),
+        /// Nothing is read while a physical replica that is connected to the source has more bytes
+        /// of the log to replay than this; 0 for no limit. The role needs `pg_read_all_stats` to see
+        /// that.
+        max_replica_lag_bytes: Count<0, 1_099_511_627_776> = Is("0"),
         /// The stream waits while a table without a key is read, so larger ones than this are not
         /// read (WT232); 0 for no limit.
         keyless_max_bytes: Count<0, 2_000_000_000> = Is("1000000000"),
+        /// A replica from which chunks are read, instead of the source.
+        from: Replica = Optional,
+    }
+}
+
+group! {
+    /// A physical replica of the source, to take the load of reading tables from it. A chunk is read
+    /// once the replica has replayed what the stream has published by then; while it cannot be used,
+    /// what was to be read waits (WT237, WT238). What changed in large values meanwhile, and tables
+    /// without a key, are read from the source. Each chunk that is read at once takes one of the
+    /// replica's `max_wal_senders`.
+    Replica {
+        /// The replica as a URL, as that of the source, to the same database.
+        url: Url = Required,
+        /// A file that holds the password, as that of the source.
+        password_file: PathBuf = Optional,
+        /// A command that prints the password, as that of the source.
+        password_command: Texts = Optional,
     }
 }
 

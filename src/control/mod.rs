@@ -18,8 +18,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
+use waltide_core::snapshot::{Filter, Keys};
 
-use crate::config::settled;
+use crate::config::{TableName, settled};
 use crate::fault::{Code, Fault};
 use crate::status::{Pipeline, State};
 
@@ -31,7 +32,30 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// What a pipeline can be told to do once. The owner answers as soon as it is begun or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {}
+pub enum Command {
+    /// About the rows that are there.
+    Snapshot {
+        /// Of which table; none for all that are captured.
+        table: Option<TableName>,
+        /// What is to be done.
+        order: SnapshotOrder,
+    },
+}
+
+/// What can be done about the rows that are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOrder {
+    /// They are read, whatever was read before: all, or those for which this is true.
+    Start(Option<Filter>),
+    /// Those with these keys are read, and of those that are not there it is told that they are not.
+    Mend(Keys),
+    /// Nothing more of them is read for now, also not by a later start of the daemon.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// They are not read to their end.
+    Cancel,
+}
 
 /// A command, and where its answer goes.
 #[derive(Debug)]

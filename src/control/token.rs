@@ -6,7 +6,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -19,6 +19,9 @@ const TOKEN_BYTES: usize = 32;
 
 /// What files of tokens end in.
 const SUFFIX: &str = ".token";
+
+/// What links to the certificate of a daemon that speaks TLS end in.
+const CERTIFICATE_SUFFIX: &str = ".pem";
 
 /// How a request proves that it may ask for changes.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ impl Token {
     }
 }
 
-/// A token's file, which goes away with its owner.
+/// A token's file, and the link to a certificate beside it; both go away with their owner.
 #[derive(Debug)]
 pub struct TokenFile(PathBuf);
 
@@ -60,14 +63,15 @@ impl TokenFile {
 impl Drop for TokenFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(self.0.with_extension("pem"));
     }
 }
 
-/// Makes a token and writes it down for a daemon that listens there.
+/// Makes a token and writes it down for a daemon that listens there, with where its certificate is.
 ///
 /// # Errors
 /// Where it cannot be written so that nobody else can read it.
-pub fn write(listen: SocketAddr) -> io::Result<(Secret, TokenFile)> {
+pub fn write(listen: SocketAddr, certificate: Option<&Path>) -> io::Result<(Secret, TokenFile)> {
     let mut bytes = [0; TOKEN_BYTES];
     let provider = CryptoProvider::get_default();
     let provider = provider.ok_or_else(|| io::Error::other("there is no source of chance"))?;
@@ -85,6 +89,12 @@ pub fn write(listen: SocketAddr) -> io::Result<(Secret, TokenFile)> {
     let file = file.write(true).create_new(true).mode(0o600).open(&path);
     let written = file.and_then(|mut file| file.write_all(token.as_bytes()));
     written.map_err(|error| named(&path, &error))?;
+    let link = path.with_extension("pem");
+    let _ = fs::remove_file(&link);
+    if let Some(certificate) = certificate {
+        let link_to = std::path::absolute(certificate)?;
+        symlink(link_to, &link).map_err(|error| named(&link, &error))?;
+    }
     Ok((Secret::new(token), TokenFile(path)))
 }
 
@@ -104,13 +114,25 @@ pub fn daemons() -> Vec<SocketAddr> {
 /// The token of the daemon that is asked at this address, where this user may read it.
 #[must_use]
 pub fn find(asked: SocketAddr) -> Option<Secret> {
-    let directory = directory().ok()?;
-    refuse_others(&directory).ok()?;
+    paths(asked, SUFFIX).into_iter().find_map(|path| Credential::File(path).read().ok())
+}
+
+/// The certificate of the daemon that is asked at this address, where it speaks TLS.
+#[must_use]
+pub fn find_certificate(asked: SocketAddr) -> Option<PathBuf> {
+    paths(asked, CERTIFICATE_SUFFIX).into_iter().find(|path| path.is_symlink())
+}
+
+/// Where something may be of the daemon that is asked at this address.
+fn paths(asked: SocketAddr, suffix: &str) -> Vec<PathBuf> {
+    let Ok(directory) = directory() else { return Vec::new() };
+    if refuse_others(&directory).is_err() {
+        return Vec::new();
+    }
     let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let everywhere = everywhere.map(|ip| SocketAddr::new(ip, asked.port()));
     let listens = std::iter::once(asked).chain(everywhere.into_iter().filter(|_| is_here(asked)));
-    let mut paths = listens.map(|listen| directory.join(format!("{listen}{SUFFIX}")));
-    paths.find_map(|path| Credential::File(path).read().ok())
+    listens.map(|listen| directory.join(format!("{listen}{suffix}"))).collect()
 }
 
 /// A daemon that listens everywhere may be asked at any address; a token goes to none but this

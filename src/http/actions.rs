@@ -68,6 +68,10 @@ pub(super) async fn log_level(
         Refused(StatusCode::BAD_REQUEST, invalid(what, mend))
     };
     let Json(body) = body.map_err(|error| wrong(&error.body_text()))?;
+    // A key that means nothing here was meant for something.
+    if body.as_object().is_some_and(|keys| keys.keys().any(|key| key != "level")) {
+        return Err(wrong("it has another key than `level`"));
+    }
     let named = |level: &LogLevel| body["level"].as_str() == Some(level.as_str());
     let level = LEVELS.into_iter().find(named);
     let level = level.ok_or_else(|| wrong("this is no level of the log"))?;

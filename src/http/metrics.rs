@@ -3,6 +3,8 @@
 //! [`METRICS`] is all there is: what is not in it is not written, and `docs/metrics.md` is made of
 //! it, which a test holds.
 
+use std::time::Duration;
+
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -40,7 +42,11 @@ const fn counter(
 
 /// All metrics, in the order of the documentation.
 pub(super) const METRICS: &[Definition] = &[
-    gauge("waltide_build_info", &["version"], "Always 1; the version is a label."),
+    gauge(
+        "waltide_build_info",
+        &["version", "features"],
+        "Always 1; the version and the optional parts of the build are labels.",
+    ),
     gauge(
         "waltide_pipeline_state",
         &["pipeline", "state"],
@@ -168,6 +174,11 @@ pub(super) const METRICS: &[Definition] = &[
         "When the certificate that the source showed last runs out, since 1970; absent without TLS.",
     ),
     gauge(
+        "waltide_http_certificate_expiry_timestamp_seconds",
+        &[],
+        "When the certificate of this endpoint runs out, since 1970; absent without `http.tls`.",
+    ),
+    gauge(
         "waltide_circuit_open",
         &["pipeline", "system"],
         "1 while a server fails: it is tried again after waits that grow up to five seconds, \
@@ -188,11 +199,16 @@ pub(super) const METRICS: &[Definition] = &[
 /// Where the text cannot be made, which a test excludes.
 pub(super) fn render<'a>(
     pipelines: impl IntoIterator<Item = &'a Pipeline>,
+    certificate: Option<Duration>,
 ) -> prometheus::Result<String> {
     let mut sheet = Sheet { samples: METRICS.iter().map(|_| Vec::new()).collect() };
-    sheet.set("waltide_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
+    sheet.set("waltide_build_info", &[env!("CARGO_PKG_VERSION"), crate::FEATURES], 1.0);
     for pipeline in pipelines {
         sheet.fill(pipeline);
+    }
+    if let Some(expires) = certificate {
+        let metric = "waltide_http_certificate_expiry_timestamp_seconds";
+        sheet.set(metric, &[], expires.as_secs_f64());
     }
     sheet.process(&Process::look());
     let mut text = Vec::new();
@@ -417,13 +433,13 @@ mod tests {
         pipeline.slot_seen(slot, Lsn(0));
         pipeline.checkpointed();
         pipeline.delivered(now(), now());
-        pipeline.certificate_seen(Some(std::time::Duration::from_secs(1)));
+        pipeline.certificate_seen(Some(Duration::from_secs(1)));
         pipeline
     }
 
     #[test]
     fn a_scrape_names_every_metric_once_and_is_well_formed() {
-        let text = render([&*full()]).unwrap();
+        let text = render([&*full()], Some(Duration::from_secs(1))).unwrap();
         for line in [
             "waltide_events_total{pipeline=\"shop\",table=\"public.orders\",op=\"c\"} 3",
             "waltide_pipeline_state{pipeline=\"shop\",state=\"waiting\"} 1",

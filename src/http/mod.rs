@@ -8,6 +8,8 @@ mod page;
 mod process;
 mod report;
 mod server;
+mod snapshots;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::fault::Fault;
 use guard::{Guard, invalid, refusal};
 use history::History;
 pub use server::listen;
+pub use tls::Identity;
 
 /// The largest body of a request. Ours have a line.
 const BODY_BYTES: usize = 16 << 10;
@@ -53,6 +56,8 @@ pub struct Service {
     pub token: Token,
     /// Whether reading needs it as well.
     pub protect_reads: bool,
+    /// What it shows of itself, where it speaks TLS.
+    pub tls: Option<Arc<Identity>>,
     /// What reads the configuration again.
     pub reloader: Arc<Reloader>,
 }
@@ -64,6 +69,7 @@ struct Board {
     control: Runtime,
     history: History,
     reloader: Arc<Reloader>,
+    tls: Option<Arc<Identity>>,
 }
 
 /// Answers until the process ends.
@@ -74,12 +80,12 @@ pub fn start(listener: std::net::TcpListener, service: Service) -> Result<(), Fa
     let history = History::of(service.pipelines.len());
     let (router, board) = router(service, history);
     let keep = board.history.keep(Arc::clone(&board.pipelines));
-    server::start(listener, router, keep)
+    server::start(listener, router, board.tls, keep)
 }
 
 fn router(service: Service, history: History) -> (Router, Board) {
-    let Service { pipelines, control, listen, token, protect_reads, reloader } = service;
-    let board = Board { pipelines: pipelines.into(), control, history, reloader };
+    let Service { pipelines, control, listen, token, protect_reads, tls, reloader } = service;
+    let board = Board { pipelines: pipelines.into(), control, history, reloader, tls };
     let guard = Guard { listen, token, protect_reads };
     let router = Router::new()
         .route("/", get(page::page))
@@ -91,6 +97,11 @@ fn router(service: Service, history: History) -> (Router, Board) {
         .route("/api/history", get(history_of))
         .route("/api/pipelines/{name}/pause", post(actions::pause))
         .route("/api/pipelines/{name}/resume", post(actions::resume))
+        .route("/api/pipelines/{name}/snapshots", get(snapshots::list))
+        .route("/api/pipelines/{name}/snapshots/start", post(snapshots::start))
+        .route("/api/pipelines/{name}/snapshots/pause", post(snapshots::pause))
+        .route("/api/pipelines/{name}/snapshots/resume", post(snapshots::resume))
+        .route("/api/pipelines/{name}/snapshots/cancel", post(snapshots::cancel))
         .route("/api/reload", post(actions::reload))
         .route("/api/log-level", put(actions::log_level))
         .fallback(nothing)
@@ -131,7 +142,8 @@ async fn history_of(Shared(board): Shared<Board>) -> Json<Value> {
 }
 
 async fn scrape(Shared(board): Shared<Board>) -> Response {
-    match metrics::render(board.pipelines.iter().map(|pipeline| &*pipeline.status)) {
+    let certificate = board.tls.as_ref().and_then(|tls| tls.expires());
+    match metrics::render(board.pipelines.iter().map(|one| &*one.status), certificate) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -140,6 +152,12 @@ async fn scrape(Shared(board): Shared<Board>) -> Response {
 async fn nothing(uri: Uri) -> Response {
     let what = format!("there is nothing at {}", uri.path());
     refusal(StatusCode::NOT_FOUND, &invalid(&what, "see docs/api.md for what there is"))
+}
+
+/// Where TLS is spoken, to whoever does not.
+async fn in_the_clear() -> Response {
+    let fault = invalid("this port speaks HTTPS, and the request is plain HTTP", "ask at https://");
+    refusal(StatusCode::BAD_REQUEST, &fault)
 }
 
 async fn otherwise() -> Response {

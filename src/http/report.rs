@@ -48,7 +48,7 @@ pub(super) fn in_full(handle: &Handle) -> Value {
         ("outages".to_owned(), json!(pipeline.outages().count)),
         ("slot".to_owned(), slot(&pipeline.slot())),
         ("errors".to_owned(), pipeline.recent().iter().map(trouble).collect()),
-        ("snapshots".to_owned(), pipeline.snapshots().into_iter().map(snapshot).collect()),
+        ("snapshots".to_owned(), snapshots(pipeline)),
         ("tables".to_owned(), pipeline.tables().into_iter().map(table).collect()),
     ]);
     about
@@ -80,15 +80,28 @@ fn table((name, of): (String, Table)) -> (String, Value) {
     (name, about)
 }
 
+/// How far the reading of tables is.
+pub(super) fn snapshots(pipeline: &Pipeline) -> Value {
+    pipeline.snapshots().into_iter().map(snapshot).collect()
+}
+
 fn snapshot((table, of): (String, Snapshot)) -> (String, Value) {
+    let bytes = of.bytes();
     let about = json!({
         "state": of.state(),
+        "asked": of.asked,
+        "where": of.filter,
+        "keys": of.keys,
         "rows": of.rows,
+        "rows_expected": of.rows_expected(),
+        "rows_per_second": of.rows_per_second,
+        "bytes": bytes.map(|(read, _)| read),
+        "bytes_expected": bytes.map(|(_, all)| all),
         "blocks": of.blocks,
         "blocks_left": of.blocks_left,
         "running_seconds": of.running_s,
         "part": of.part(),
-        "left_seconds": of.left_seconds(),
+        "left_seconds": of.left_seconds,
         "error": of.fault.as_ref().map(error),
     });
     (table, about)

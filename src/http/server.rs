@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::tls::Identity;
 use crate::fault::{Code, Fault};
 use crate::pipeline::cannot_start;
 
@@ -33,6 +35,9 @@ const LIFE: Duration = Duration::from_secs(120);
 
 /// How long that request may take.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What TLS begins with, and no request of HTTP does.
+const HANDSHAKE: u8 = 0x16;
 
 /// After the system gave no connection: it has no files left, and some will be free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -62,6 +67,7 @@ pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, Fault> {
 pub(super) fn start(
     listener: std::net::TcpListener,
     router: Router,
+    tls: Option<Arc<Identity>>,
     beside: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -72,13 +78,20 @@ pub(super) fn start(
     };
     let serve = move || {
         runtime.spawn(beside);
-        runtime.block_on(accept(listener, router));
+        runtime.block_on(accept(listener, Way { router, tls }));
     };
     let thread = std::thread::Builder::new().name("http".to_owned()).spawn(serve);
     thread.map(drop).map_err(|error| cannot_start(&error))
 }
 
-async fn accept(listener: TcpListener, router: Router) {
+/// How a connection is answered.
+#[derive(Clone)]
+struct Way {
+    router: Router,
+    tls: Option<Arc<Identity>>,
+}
+
+async fn accept(listener: TcpListener, way: Way) {
     let mut open: VecDeque<JoinHandle<()>> = VecDeque::with_capacity(CONNECTIONS);
     loop {
         let stream = match listener.accept().await {
@@ -97,13 +110,23 @@ async fn accept(listener: TcpListener, router: Router) {
         {
             oldest.abort();
         }
-        open.push_back(tokio::spawn(one(stream, router.clone())));
+        open.push_back(tokio::spawn(one(stream, way.clone())));
     }
 }
 
-async fn one(stream: TcpStream, router: Router) {
+async fn one(stream: TcpStream, Way { router, tls }: Way) {
     let _ = stream.set_nodelay(true);
-    talk(stream, router).await;
+    let Some(tls) = tls else { return talk(stream, router).await };
+    let mut first = [0];
+    match timeout(HEAD, stream.peek(&mut first)).await {
+        Ok(Ok(1)) if first == [HANDSHAKE] => {
+            if let Ok(Ok(stream)) = timeout(HEAD, tls.acceptor().accept(stream)).await {
+                talk(stream, router).await;
+            }
+        }
+        Ok(Ok(1)) => talk(stream, Router::new().fallback(super::in_the_clear)).await,
+        _ => {}
+    }
 }
 
 /// Answers the requests of one connection.

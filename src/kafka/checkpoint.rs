@@ -16,14 +16,15 @@ mod reader;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::ResourceSpecifier;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::util::Timeout;
 use tokio::sync::oneshot;
 
+use super::topics::Asking;
 use super::{Admin, Error, Login, Settings, TopicOptions};
 use reader::Reader;
 pub use writer::CheckpointWriter;
@@ -38,8 +39,8 @@ const SEGMENT_BYTES: u32 = 1024 * 1024;
 /// Nearly every record is outdated by the next, and cleaning such small segments costs nothing.
 const MIN_CLEANABLE_DIRTY_RATIO: &str = "0.01";
 
-/// How long a broker may take to tell a topic's settings.
-const ANSWER: Duration = Duration::from_secs(4);
+/// Between attempts to ask for the end.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a call that keeps its own deadline may exceed it by, before it is given up from outside.
 const GRACE: Duration = Duration::from_millis(500);
@@ -47,7 +48,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// A pipeline's checkpoint topic, which exists and is fit for it.
 #[derive(Clone, Debug)]
 pub struct CheckpointTopic {
-    settings: Settings,
+    admin: Arc<Admin>,
     name: String,
 }
 
@@ -59,7 +60,7 @@ impl CheckpointTopic {
     /// Where Kafka cannot be reached or refuses, or where the topic is there and would lose
     /// checkpoints.
     pub async fn open(
-        settings: &Settings,
+        admin: &Arc<Admin>,
         name: &str,
         replication_factor: Option<i32>,
     ) -> Result<Self, Error> {
@@ -72,12 +73,12 @@ impl CheckpointTopic {
                 ("min.cleanable.dirty.ratio".to_owned(), MIN_CLEANABLE_DIRTY_RATIO.to_owned()),
             ]),
         };
-        let partitions = Admin::new(settings)?.ensure(name, &options).await?;
+        let partitions = admin.ensure(name, &options).await?;
         if partitions != 1 {
             let reason = format!("it has {partitions} partitions, a checkpoint topic has one");
             return Err(Error::Topic { topic: name.to_owned(), reason });
         }
-        let topic = Self::there(settings, name);
+        let topic = Self::there(admin, name);
         match topic.cleanup_policy().await? {
             Some(policy) if policy != "compact" => Err(Error::Topic {
                 topic: topic.name,
@@ -93,13 +94,17 @@ impl CheckpointTopic {
     ///
     /// # Errors
     /// Where Kafka cannot be reached or refuses.
-    pub async fn existing(settings: &Settings, name: &str) -> Result<Option<Self>, Error> {
-        let partitions = Admin::new(settings)?.partitions(Some(name)).await?;
-        Ok(partitions.map(|_| Self::there(settings, name)))
+    pub async fn existing(admin: &Arc<Admin>, name: &str) -> Result<Option<Self>, Error> {
+        let partitions = admin.partitions(name).await?;
+        Ok(partitions.map(|_| Self::there(admin, name)))
     }
 
-    fn there(settings: &Settings, name: &str) -> Self {
-        Self { settings: settings.clone(), name: name.to_owned() }
+    fn there(admin: &Arc<Admin>, name: &str) -> Self {
+        Self { admin: Arc::clone(admin), name: name.to_owned() }
+    }
+
+    fn settings(&self) -> &Settings {
+        self.admin.settings()
     }
 
     /// Its name.
@@ -115,16 +120,18 @@ impl CheckpointTopic {
     /// Where it cannot be seen in time that the end was reached. That is never `None`.
     pub async fn read_last(&self, key: &[u8], within: Duration) -> Result<Option<Vec<u8>>, Error> {
         let deadline = Instant::now() + within;
+        let bounds = self.bounds(deadline).await?;
         let (answer, answered) = oneshot::channel();
-        let (settings, name, key) = (self.settings.clone(), self.name.clone(), key.to_vec());
+        let (settings, name, key) = (self.settings().clone(), self.name.clone(), key.to_vec());
         let _detached = tokio::task::spawn_blocking(move || {
             let mut reader = Reader::new(settings, name, deadline);
             // Nobody may be waiting any more; then there is nothing to tell.
-            let _ = answer.send(reader.last(&key));
+            let _ = answer.send(reader.last(bounds, &key));
             // Only now the clients are closed, which may take its time.
             drop(reader);
         });
-        match tokio::time::timeout(within + GRACE, answered).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left + GRACE, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(Error::NotInTime {
                 what: format!("read the last checkpoint from topic {}", self.name),
@@ -133,23 +140,32 @@ impl CheckpointTopic {
         }
     }
 
+    /// The first offset, and the one behind the last record that is replicated, whether its
+    /// transaction is committed or not.
+    async fn bounds(&self, deadline: Instant) -> Result<(i64, i64), Error> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let what = format!("read topic {}", self.name);
+        loop {
+            let (name, within) = (self.name.clone(), left());
+            let question = move |client: &Asking| client.fetch_watermarks(&name, PARTITION, within);
+            match self.admin.ask(&what, question).await {
+                Ok(bounds) => return Ok(bounds),
+                Err(refused @ (Error::Authorization { .. } | Error::Settings { .. })) => {
+                    return Err(refused);
+                }
+                Err(passing) if left() <= PAUSE => return Err(passing),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
     /// `None` where we may not ask.
     async fn cleanup_policy(&self) -> Result<Option<String>, Error> {
-        if let Login::Token(_) = self.settings.login {
+        if let Login::Token(_) = self.settings().login {
             self.warn_of_policy();
             return Ok(None);
         }
-        let brokers = &self.settings.bootstrap_servers;
-        let failed =
-            |error| Error::of_call(&error, brokers, "", "describe the settings of a topic");
-        let client: AdminClient<DefaultClientContext> =
-            self.settings.client()?.create().map_err(failed)?;
-        let wait = AdminOptions::new().request_timeout(Some(Timeout::After(ANSWER)));
-        let answers = client.describe_configs(&[ResourceSpecifier::Topic(&self.name)], &wait).await;
-        // Its end waits for a thread of its own.
-        tokio::task::spawn_blocking(move || drop(client));
-        let answers = answers.map_err(failed)?;
-        for answer in answers {
+        for answer in self.admin.describe(&[ResourceSpecifier::Topic(&self.name)]).await? {
             match answer {
                 Ok(found) => {
                     let policy = found.entry_map().remove("cleanup.policy");

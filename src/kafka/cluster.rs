@@ -1,16 +1,10 @@
 //! What a cluster and its topics are like, for a look before the start. Nothing is changed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::util::Timeout;
+use rdkafka::admin::{OwnedResourceSpecifier, ResourceSpecifier};
 
-use super::{Admin, Error, Login, Settings, TopicOptions};
-
-/// How long a broker may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(5);
+use super::{Admin, Error, Login, TopicOptions};
 
 /// Settings by name.
 pub type Config = BTreeMap<String, String>;
@@ -56,11 +50,10 @@ impl Admin {
             // What would ask for settings asks for no token; they stay unseen.
             return Ok(facts);
         }
-        let admin = client(self.settings())?;
         let mut asked: Vec<ResourceSpecifier<'_>> =
             facts.topics.keys().map(|name| ResourceSpecifier::Topic(name)).collect();
         asked.extend(metadata.broker.map(ResourceSpecifier::Broker));
-        let answers = admin.describe_configs(&asked, &options()).await.unwrap_or_default();
+        let answers = self.describe(&asked).await.unwrap_or_default();
         for answer in answers.into_iter().flatten() {
             let entries = answer.entries.into_iter();
             let config =
@@ -75,7 +68,6 @@ impl Admin {
                 OwnedResourceSpecifier::Group(_) => {}
             }
         }
-        end(admin);
         Ok(facts)
     }
 
@@ -86,20 +78,4 @@ impl Admin {
     pub async fn could_make(&self, topic: &str, of: &TopicOptions) -> Result<(), Error> {
         self.make(topic, of, true).await
     }
-}
-
-fn client(settings: &Settings) -> Result<AdminClient<DefaultClientContext>, Error> {
-    let failed = |error| Error::of_call(&error, &settings.bootstrap_servers, "", "ask");
-    settings.client()?.create().map_err(failed)
-}
-
-/// Its end waits for a thread of its own.
-fn end(admin: AdminClient<DefaultClientContext>) {
-    tokio::task::spawn_blocking(move || drop(admin));
-}
-
-fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(Timeout::After(ANSWER)))
-        .operation_timeout(Some(Timeout::After(ANSWER)))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
@@ -134,6 +135,8 @@ impl ClientContext for Listening {
         self.0.failed(&error, reason);
     }
 }
+
+impl ConsumerContext for Listening {}
 
 impl ProducerContext for Listening {
     type DeliveryOpaque = ();

@@ -34,6 +34,10 @@ const CALM: u64 = 200;
 /// turn on a busy machine.
 const REST: Duration = Duration::from_millis(10);
 
+/// After many records that came at once, more such are likely for so long: parts of a table come one
+/// after another, and a change of producers between them costs more than it saves.
+const MORE: Duration = Duration::from_millis(200);
+
 /// Follows what is on its way, and chooses.
 #[derive(Debug)]
 pub(super) struct Gearbox {
@@ -44,20 +48,33 @@ pub(super) struct Gearbox {
     calm: u64,
     /// When the last record on its way arrived.
     resting_since: Instant,
+    /// Until then it is not quick again.
+    bulk_until: Instant,
 }
 
 impl Gearbox {
     pub(super) fn new() -> Self {
-        let (engaged, wanted) = (Gear::Quick, Gear::Quick);
-        Self { engaged, wanted, on_the_way: 0, calm: 0, resting_since: Instant::now() }
+        let (engaged, wanted, now) = (Gear::Quick, Gear::Quick, Instant::now());
+        let (resting_since, bulk_until) = (now, now);
+        Self { engaged, wanted, on_the_way: 0, calm: 0, resting_since, bulk_until }
+    }
+
+    /// So many records come at once now, and they are no changes that somebody waits for.
+    pub(super) fn expect(&mut self, records: u64) {
+        if records >= BEHIND {
+            self.wanted = Gear::Bulk;
+            self.bulk_until = Instant::now() + MORE;
+        }
     }
 
     /// Where the next record goes; `None` while what is on its way must arrive first.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Gear> {
-        let rested = || self.resting_since.elapsed() >= REST;
-        if self.on_the_way == 0 && self.engaged == Gear::Bulk && rested() {
-            self.wanted = Gear::Quick;
+        if self.on_the_way == 0 && self.engaged == Gear::Bulk {
+            let now = Instant::now();
+            if now >= self.bulk_until && now - self.resting_since >= REST {
+                self.wanted = Gear::Quick;
+            }
         }
         if self.wanted != self.engaged {
             if self.on_the_way > 0 {
@@ -89,7 +106,7 @@ impl Gearbox {
             return;
         }
         self.calm = if self.on_the_way < FEW { self.calm + count.min(FEW) } else { 0 };
-        if self.calm >= CALM {
+        if self.calm >= CALM && Instant::now() >= self.bulk_until {
             self.wanted = Gear::Quick;
         }
         if self.on_the_way == 0 {
@@ -154,6 +171,22 @@ mod tests {
         assert_eq!(gears.next(), Some(Gear::Bulk), "a short rest says nothing");
         std::thread::sleep(REST);
         assert_eq!(gears.next(), Some(Gear::Quick));
+    }
+
+    #[test]
+    fn it_stays_in_bulk_for_what_comes_in_parts() {
+        let mut gears = Gearbox::new();
+        gears.expect(BEHIND - 1);
+        assert_eq!(gears.next(), Some(Gear::Quick), "that is no more than a transaction has");
+        for _ in 0..3 {
+            gears.expect(BEHIND);
+            assert_eq!(send(&mut gears, BEHIND), BEHIND);
+            assert_eq!(gears.next(), Some(Gear::Bulk));
+            gears.delivered(BEHIND);
+            std::thread::sleep(REST);
+        }
+        gears.bulk_until = Instant::now();
+        assert_eq!(gears.next(), Some(Gear::Quick), "nothing came for long enough");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig};
 
@@ -16,22 +17,54 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfi
 /// it at once.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// A client that has call-backs.
+pub(super) trait Served: Send + Sync + 'static {
+    /// Serves those that come meanwhile.
+    fn serve(&self, wait: Duration);
+
+    /// Nobody wants it any more.
+    fn leave(&self) {}
+}
+
+impl<C: ProducerContext + 'static> Served for BaseProducer<C> {
+    fn serve(&self, wait: Duration) {
+        self.poll(wait);
+    }
+
+    /// What it has not sent goes at once, for another may send the same by then.
+    fn leave(&self) {
+        self.purge(PurgeConfig::default().queue().inflight());
+    }
+}
+
+/// One that is assigned nothing, and only asks.
+impl<C: ConsumerContext + 'static> Served for BaseConsumer<C> {
+    fn serve(&self, wait: Duration) {
+        // An error has been told to the context as well.
+        drop(self.poll(wait));
+    }
+}
+
 /// A client and its thread.
-pub(super) struct Polled<C: ProducerContext + 'static> {
-    client: Arc<BaseProducer<C>>,
+pub(super) struct Polled<T: Served> {
+    client: Arc<T>,
     ended: Arc<AtomicBool>,
 }
 
-impl<C: ProducerContext + 'static> Polled<C> {
-    pub(super) fn new(config: &ClientConfig, context: C) -> KafkaResult<Self> {
-        let client: Arc<BaseProducer<C>> = Arc::new(config.create_with_context(context)?);
+impl<T: Served> Polled<T> {
+    pub(super) fn new<C>(config: &ClientConfig, context: C) -> KafkaResult<Self>
+    where
+        C: rdkafka::ClientContext,
+        T: FromClientConfigAndContext<C>,
+    {
+        let client: Arc<T> = Arc::new(config.create_with_context(context)?);
         let ended = Arc::new(AtomicBool::new(false));
         let (served, wanted) = (Arc::clone(&client), Arc::clone(&ended));
         std::thread::Builder::new()
             .name("kafka-reports".to_owned())
             .spawn(move || {
                 while !wanted.load(Ordering::Relaxed) {
-                    served.poll(LOOK_EVERY);
+                    served.serve(LOOK_EVERY);
                 }
             })
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
@@ -39,19 +72,18 @@ impl<C: ProducerContext + 'static> Polled<C> {
     }
 }
 
-impl<C: ProducerContext + 'static> Deref for Polled<C> {
-    type Target = BaseProducer<C>;
+impl<T: Served> Deref for Polled<T> {
+    type Target = T;
 
     fn deref(&self) -> &Self::Target {
         &self.client
     }
 }
 
-impl<C: ProducerContext + 'static> Drop for Polled<C> {
-    /// The client goes with its thread, a moment later: nobody has to wait for it. What it has
-    /// not sent goes at once, for another may send the same by then.
+impl<T: Served> Drop for Polled<T> {
+    /// The client goes with its thread, a moment later: nobody has to wait for it.
     fn drop(&mut self) {
-        self.client.purge(PurgeConfig::default().queue().inflight());
+        self.client.leave();
         self.ended.store(true, Ordering::Relaxed);
     }
 }

@@ -24,7 +24,7 @@ use super::connection::Complaints;
 use super::gear::{Gear, Gearbox};
 use super::login::Badge;
 use super::polled::Polled;
-use super::transactional::Transactional;
+use super::turns::Turns;
 use super::{Error, Headers, Settings};
 
 /// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
@@ -184,6 +184,11 @@ impl Reports {
         mailbox.outcome.take()
     }
 
+    /// Whether so many records are reported.
+    pub(super) fn has(&self, sent: u64) -> bool {
+        self.mailbox().reported >= sent
+    }
+
     /// What librdkafka complained of in the last seconds.
     pub(super) fn complaint(&self) -> Option<String> {
         self.complaints.recent()
@@ -275,9 +280,13 @@ impl ProducerContext for Reporter {
 /// Through whom records go.
 enum Clients {
     /// Each record counts as soon as it has arrived.
-    Idempotent { quick: Polled<Reporter>, bulk: Polled<Reporter>, gears: Gearbox },
+    Idempotent {
+        quick: Polled<BaseProducer<Reporter>>,
+        bulk: Polled<BaseProducer<Reporter>>,
+        gears: Gearbox,
+    },
     /// Records count together with the checkpoint that covers them.
-    Transactional(Transactional),
+    Transactional(Box<Turns>),
 }
 
 /// The way to Kafka.
@@ -314,21 +323,20 @@ impl Producer {
     }
 
     /// A producer whose records count only once they are committed. It has shut out every earlier
-    /// one with this transactional id, and is used up by the first failure. `checkpoints` is the
+    /// one with these transactional ids, and is used up by the first failure. `checkpoints` is the
     /// topic of the records by which they are committed.
     ///
     /// # Errors
     /// Where Kafka does not answer in time, does not allow it, or refuses a setting.
     pub async fn transactional(
         settings: &Settings,
-        transactional_id: &str,
+        transactional_ids: [&str; 2],
         checkpoints: &str,
         within: Duration,
     ) -> Result<Self, Error> {
         let reports: Arc<Reports> = Arc::default();
-        let names = (transactional_id, checkpoints);
-        let client = Transactional::init(settings, names, &reports, within).await?;
-        Ok(Self::of(Clients::Transactional(client), reports))
+        let turns = Turns::init(settings, transactional_ids, checkpoints, &reports, within).await?;
+        Ok(Self::of(Clients::Transactional(Box::new(turns)), reports))
     }
 
     fn of(clients: Clients, reports: Arc<Reports>) -> Self {
@@ -336,44 +344,38 @@ impl Producer {
     }
 
     /// Hands over the last record of a Kafka transaction, and commits it with all that was handed
-    /// over before, in the background; nothing is taken until [`Producer::committed`].
+    /// over before, in the background: [`Producer::committed`]. Two may be on their way.
     ///
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now: nothing has happened.
     pub fn commit_with(&mut self, topic: &str, key: &[u8], value: &[u8]) -> Result<(), Refusal> {
-        let Clients::Transactional(client) = &mut self.clients else {
+        let Clients::Transactional(turns) = &mut self.clients else {
             return Err(Refusal::Failed(Error::Settings {
                 reason: "a producer without a transactional id commits nothing".to_owned(),
             }));
         };
-        let Some(open) = client.open().map_err(Refusal::Failed)? else {
+        let Some(open) = turns.open().map_err(Refusal::Failed)? else {
             return Err(Refusal::Full);
         };
         let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, LAST);
         match open.send(record.partition(0).key(key).payload(value)) {
             Ok(()) => {
-                client.sent();
-                client.commit();
+                turns.sent();
+                turns.commit();
                 Ok(())
             }
             Err((error, _)) => Err(self.refusal(&error, topic)),
         }
     }
 
-    /// Whether a commit is on its way.
-    #[must_use]
-    pub fn is_committing(&self) -> bool {
-        matches!(&self.clients, Clients::Transactional(client) if client.is_ending())
-    }
-
-    /// What became of the commit that was on its way; none while it is.
+    /// What became of the first commit that was on its way; none while it is.
     ///
     /// # Errors
     /// [`Error::Fenced`] where another producer has taken over, [`Error::UnknownOutcome`] where
     /// nobody knows.
     pub fn committed(&mut self) -> Option<Result<(), Error>> {
         match &mut self.clients {
-            Clients::Transactional(client) => client.outcome(),
+            Clients::Transactional(turns) => turns.outcome(),
             Clients::Idempotent { .. } => None,
         }
     }
@@ -382,6 +384,13 @@ impl Producer {
     #[must_use]
     pub fn ends(&self) -> Ends {
         Ends { reports: Arc::clone(&self.reports), topics: Arc::clone(&self.topics) }
+    }
+
+    /// So many records come at once now, that nobody waits for as for a change.
+    pub fn expect(&mut self, records: usize) {
+        if let Clients::Idempotent { gears, .. } = &mut self.clients {
+            gears.expect(records as u64);
+        }
     }
 
     /// Queues a record; its bytes are copied.
@@ -395,7 +404,7 @@ impl Producer {
                 Some(Gear::Bulk) => bulk,
                 None => return Err(Refusal::Full),
             },
-            Clients::Transactional(client) => match client.open().map_err(Refusal::Failed)? {
+            Clients::Transactional(turns) => match turns.open().map_err(Refusal::Failed)? {
                 Some(client) => client,
                 None => return Err(Refusal::Full),
             },
@@ -427,7 +436,7 @@ impl Producer {
                 self.bytes += size(record.key, record.value);
                 match &mut self.clients {
                     Clients::Idempotent { gears, .. } => gears.sent(),
-                    Clients::Transactional(client) => client.sent(),
+                    Clients::Transactional(turns) => turns.sent(),
                 }
                 Ok(())
             }
@@ -447,17 +456,17 @@ impl Producer {
 
     fn why(&self, error: Error) -> Error {
         match &self.clients {
-            Clients::Transactional(client) => client.why(error),
+            Clients::Transactional(turns) => turns.why(error),
             Clients::Idempotent { .. } => error,
         }
     }
 
     fn each(&self) -> impl Iterator<Item = &BaseProducer<Reporter>> {
-        let clients: [Option<&BaseProducer<Reporter>>; 2] = match &self.clients {
-            Clients::Idempotent { quick, bulk, .. } => [Some(quick), Some(bulk)],
-            Clients::Transactional(client) => [Some(client.client()), None],
+        let clients: [&BaseProducer<Reporter>; 2] = match &self.clients {
+            Clients::Idempotent { quick, bulk, .. } => [quick, bulk],
+            Clients::Transactional(turns) => turns.clients(),
         };
-        clients.into_iter().flatten()
+        clients.into_iter()
     }
 
     /// Waits until a report has come in. A report that came before the call counts.
@@ -488,7 +497,11 @@ impl Producer {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         let count: i32 = self.each().map(|it| it.in_flight_count()).sum();
-        usize::try_from(count).unwrap_or(0) + usize::from(self.is_committing())
+        let committing = match &self.clients {
+            Clients::Transactional(turns) => turns.committing(),
+            Clients::Idempotent { .. } => 0,
+        };
+        usize::try_from(count).unwrap_or(0) + committing
     }
 
     /// Bytes of their keys and values.

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResourceResult, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataBroker, MetadataPartition};
-use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
 
 use super::connection::Listening;
@@ -57,14 +59,24 @@ pub(super) struct Overview {
 
 /// Asks Kafka about itself and makes topics.
 ///
-/// It asks with a producer that never sends: librdkafka's administrative client, as it is wrapped,
+/// It asks with a consumer that never consumes: librdkafka's administrative client, as it is wrapped,
 /// keeps what librdkafka has to say in a queue that nobody reads, where it is of no use to the
 /// message of a failure and grows as long as a broker is away. So there is one of those only while
-/// a topic is made.
+/// a topic is made or looked at.
+///
+/// Pipelines of one cluster share an `Admin`: a client is three threads, two connections and a round
+/// of metadata, and a hundred pipelines that get ready would have hundreds of them.
 pub struct Admin {
-    client: Arc<Polled<Listening>>,
+    client: Mutex<Arc<Asking>>,
+    maker: Mutex<Weak<Maker>>,
     settings: Settings,
 }
+
+/// Who asks.
+pub(super) type Asking = Polled<BaseConsumer<Listening>>;
+
+/// Who makes topics, and sees their settings.
+pub(super) type Maker = AdminClient<DefaultClientContext>;
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,38 +90,82 @@ impl Admin {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let client = Polled::new(&settings.client()?, settings.listening())
-            .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))?;
-        Ok(Self { client: Arc::new(client), settings: settings.clone() })
+        let client = Mutex::new(Arc::new(asking(settings)?));
+        Ok(Self { client, maker: Mutex::default(), settings: settings.clone() })
     }
 
-    /// Partitions of a topic, or `None` where there is no such topic. With no topic it only
-    /// shows that Kafka answers.
+    /// Asks something that blocks its thread. Who gets no answer is not asked again: another client
+    /// may know another password, or find the brokers where they are now.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        what: &str,
+        question: impl FnOnce(&Asking) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        let asked = Arc::clone(&client);
+        let answer = tokio::task::spawn_blocking(move || question(&asked)).await;
+        let answer = answer.map_err(|error| self.unreachable(&error.to_string()))?;
+        answer.map_err(|error| {
+            let silent = || format!("no answer within {ANSWER:?}");
+            let said = client.context().0.recent().unwrap_or_else(silent);
+            self.replace(&client);
+            Error::of_call(&error, self.brokers(), &said, what)
+        })
+    }
+
+    fn replace(&self, failed: &Arc<Asking>) {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&client, failed) {
+            // Settings that are refused now may be right again at the next question.
+            if let Ok(other) = asking(&self.settings) {
+                *client = Arc::new(other);
+            }
+        }
+    }
+
+    /// The client that makes topics, which is there while somebody uses it.
+    fn maker(&self) -> Result<Arc<Maker>, Error> {
+        let mut maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(maker) = maker.upgrade() {
+            return Ok(maker);
+        }
+        let failed = |error| Error::of_call(&error, self.brokers(), "", "");
+        let made: Arc<Maker> = Arc::new(self.settings.client()?.create().map_err(failed)?);
+        *maker = Arc::downgrade(&made);
+        Ok(made)
+    }
+
+    /// The settings of topics and brokers, those that we may see.
+    pub(super) async fn describe(
+        &self,
+        what: &[ResourceSpecifier<'_>],
+    ) -> Result<Vec<ConfigResourceResult>, Error> {
+        let failed = |error| {
+            let what = "describe the settings of a topic";
+            Error::of_call(&error, self.brokers(), "", what)
+        };
+        let maker = self.maker()?;
+        let answers = maker.describe_configs(what, &patience()).await;
+        end(maker);
+        answers.map_err(failed)
+    }
+
+    /// Partitions of a topic, or `None` where there is no such topic.
     ///
     /// # Errors
     /// Where Kafka cannot be reached or does not allow it.
-    pub async fn partitions(&self, topic: Option<&str>) -> Result<Option<i32>, Error> {
-        let client = Arc::clone(&self.client);
-        let name = topic.map(ToOwned::to_owned);
-        // librdkafka's metadata call blocks its thread.
-        let answer =
-            tokio::task::spawn_blocking(move || {
-                let metadata = client.client().fetch_metadata(name.as_deref(), ANSWER)?;
-                let found = metadata.topics().iter().find(|of| Some(of.name()) == name.as_deref());
-                Ok::<_, KafkaError>(found.map(|topic| {
-                    (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())
-                }))
-            })
-            .await
-            .map_err(|error| self.unreachable(&error.to_string()))?;
-        match answer {
-            Err(error) => {
-                Err(Error::of_call(&error, self.brokers(), &self.said(), "describe topics"))
-            }
-            Ok(None) => Ok(None),
-            Ok(Some((None, count))) => Ok(Some(i32::try_from(count).unwrap_or(i32::MAX))),
-            Ok(Some((Some(RDKafkaErrorCode::UnknownTopicOrPartition), _))) => Ok(None),
-            Ok(Some((Some(code), _))) => Err(self.of_topic(topic.unwrap_or_default(), code)),
+    pub async fn partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
+        let name = topic.to_owned();
+        let answer = self.ask("describe topics", move |client| {
+            let metadata = client.fetch_metadata(Some(&name), ANSWER)?;
+            let found = metadata.topics().iter().find(|of| of.name() == name);
+            Ok(found
+                .map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())))
+        });
+        match answer.await? {
+            None | Some((Some(RDKafkaErrorCode::UnknownTopicOrPartition), _)) => Ok(None),
+            Some((None, count)) => Ok(Some(i32::try_from(count).unwrap_or(i32::MAX))),
+            Some((Some(code), _)) => Err(self.of_topic(topic, code)),
         }
     }
 
@@ -127,7 +183,7 @@ impl Admin {
     /// # Errors
     /// Where Kafka cannot be reached, does not allow it, or refuses the options.
     pub async fn ensure(&self, topic: &str, options: &TopicOptions) -> Result<i32, Error> {
-        if let Some(count) = self.partitions(Some(topic)).await? {
+        if let Some(count) = self.partitions(topic).await? {
             return Ok(count);
         }
         self.make(topic, options, false).await?;
@@ -148,16 +204,10 @@ impl Admin {
         for (key, value) in &options.config {
             new = new.set(key, value);
         }
-        let wait = AdminOptions::new()
-            .request_timeout(Some(Timeout::After(ANSWER)))
-            .operation_timeout(Some(Timeout::After(ANSWER)))
-            .validate_only(only_try);
         let failed = |error| Error::of_call(&error, self.brokers(), &self.said(), "create topics");
-        let maker: AdminClient<DefaultClientContext> =
-            self.settings.client()?.create().map_err(failed)?;
-        let answers = maker.create_topics([&new], &wait).await;
-        // Its end waits for a thread of its own.
-        tokio::task::spawn_blocking(move || drop(maker));
+        let maker = self.maker()?;
+        let answers = maker.create_topics([&new], &patience().validate_only(only_try)).await;
+        end(maker);
         let answers = answers.map_err(failed)?;
         for answer in answers {
             match answer {
@@ -172,7 +222,7 @@ impl Admin {
     async fn appeared(&self, topic: &str) -> Result<i32, Error> {
         let deadline = tokio::time::Instant::now() + ANSWER;
         loop {
-            if let Some(count) = self.partitions(Some(topic)).await? {
+            if let Some(count) = self.partitions(topic).await? {
                 return Ok(count);
             }
             if tokio::time::Instant::now() >= deadline {
@@ -194,7 +244,7 @@ impl Admin {
         }
     }
 
-    fn of_topic(&self, topic: &str, code: RDKafkaErrorCode) -> Error {
+    pub(super) fn of_topic(&self, topic: &str, code: RDKafkaErrorCode) -> Error {
         match code {
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed => Error::Authorization {
@@ -212,16 +262,16 @@ impl Admin {
         Error::Unreachable { brokers: self.brokers().to_owned(), reason: reason.to_owned() }
     }
 
-    pub(super) fn settings(&self) -> &Settings {
+    /// How the cluster is reached.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// All topics and brokers, without their settings.
     pub(super) async fn metadata(&self) -> Result<Overview, Error> {
-        let client = Arc::clone(&self.client);
-        // librdkafka's metadata call blocks its thread.
-        let answer = tokio::task::spawn_blocking(move || {
-            let metadata = client.client().fetch_metadata(None, ANSWER)?;
+        let answer = self.ask("describe topics", |client| {
+            let metadata = client.fetch_metadata(None, ANSWER)?;
             let topics = metadata.topics().iter().map(|topic| {
                 let fewest = |count: fn(&MetadataPartition) -> usize| {
                     topic.partitions().iter().map(count).min().unwrap_or(0)
@@ -237,12 +287,9 @@ impl Admin {
             let brokers = metadata.brokers();
             let broker = brokers.first().map(MetadataBroker::id);
             let topics = topics.collect();
-            Ok::<_, KafkaError>(Overview { brokers: brokers.len(), broker, topics })
+            Ok(Overview { brokers: brokers.len(), broker, topics })
         });
-        let answer = answer.await.map_err(|error| self.unreachable(&error.to_string()))?;
-        answer.map_err(|error| {
-            Error::of_call(&error, self.brokers(), &self.said(), "describe topics")
-        })
+        answer.await
     }
 
     fn brokers(&self) -> &str {
@@ -251,6 +298,27 @@ impl Admin {
 
     fn said(&self) -> String {
         let silent = || format!("no answer within {ANSWER:?}");
-        self.client.context().0.recent().unwrap_or_else(silent)
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.context().0.recent().unwrap_or_else(silent)
     }
+}
+
+fn asking(settings: &Settings) -> Result<Asking, Error> {
+    let mut config = settings.client()?;
+    // Where a topic ends is where its last record is, whether its transaction is committed or not:
+    // one of somebody else's that stays open would otherwise hide what was acknowledged.
+    config.set("isolation.level", "read_uncommitted");
+    Polled::new(&config, settings.listening())
+        .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
+}
+
+/// Its end waits for a thread of its own.
+fn end(maker: Arc<Maker>) {
+    tokio::task::spawn_blocking(move || drop(maker));
+}
+
+fn patience() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(Timeout::After(ANSWER)))
+        .operation_timeout(Some(Timeout::After(ANSWER)))
 }

@@ -10,8 +10,7 @@
 //! such a client is used up as well, although its commit was done.
 //!
 //! librdkafka's calls that ask the brokers block, so a thread makes them. While a commit is on its
-//! way nothing else can be sent; what is sent is counted, so that a commit is told only after all
-//! reports of what it has.
+//! way nothing else can be sent by this client: there is another one (`turns.rs`).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -68,22 +67,17 @@ enum Phase {
 /// What the thread is to do.
 #[derive(Debug)]
 enum Order {
-    /// Wait until everything has arrived, and commit it.
-    Commit {
-        /// Until when.
-        deadline: Instant,
-    },
+    /// Wait until everything has arrived, and commit it, until then.
+    Commit(Instant),
     RollBack,
 }
 
 /// The client and its thread.
 pub(super) struct Transactional {
-    client: Arc<Polled<Reporter>>,
+    client: Arc<Polled<BaseProducer<Reporter>>>,
     orders: SyncSender<Order>,
     reports: Arc<Reports>,
     phase: Phase,
-    /// Records that were handed over.
-    sent: u64,
     /// Connections that had been lost when the last commit was sent.
     lost: u64,
     timeout: Duration,
@@ -147,7 +141,7 @@ impl Transactional {
         }
         let (reports, phase) = (Arc::clone(reports), Phase::Between);
         let lost = reports.lost();
-        Ok(Self { client, orders, reports, phase, sent: 0, lost, timeout, who })
+        Ok(Self { client, orders, reports, phase, lost, timeout, who })
     }
 
     /// Where the next record goes; `None` while a commit is on its way.
@@ -171,39 +165,28 @@ impl Transactional {
         Ok(Some(&self.client))
     }
 
-    /// A record was handed over.
-    #[inline]
-    pub(super) const fn sent(&mut self) {
-        self.sent += 1;
-    }
-
-    /// Commits what was handed over. Nothing more is taken before [`Transactional::outcome`].
+    /// Commits what was handed over. Nothing more is taken before the outcome is known.
     pub(super) fn commit(&mut self) {
         self.phase = Phase::Ending;
         self.lost = self.reports.lost();
-        let order = Order::Commit { deadline: Instant::now() + self.timeout };
-        if self.orders.try_send(order).is_err() {
+        if self.orders.try_send(Order::Commit(Instant::now() + self.timeout)).is_err() {
             let outcome = Err(self.who.unknown("the producer has ended"));
             self.reports.ended(outcome);
         }
     }
 
-    /// Whether a commit is on its way.
-    pub(super) fn is_ending(&self) -> bool {
-        self.phase == Phase::Ending
-    }
-
-    /// What became of the commit that was on its way, once all reports are there as well.
-    pub(super) fn outcome(&mut self) -> Option<Result<(), Error>> {
-        let outcome = self.reports.take_outcome(self.sent)?;
+    /// What became of the commit that was on its way.
+    pub(super) fn committed(&mut self, outcome: &Result<(), Error>) {
         let tainted = self.lost != self.reports.lost();
         self.phase = if outcome.is_ok() && !tainted { Phase::Between } else { Phase::Over };
-        Some(outcome)
     }
 
     /// Why a record was refused. What is wrong with the transaction it was in says more than that
     /// the record was given back on account of it.
     pub(super) fn why(&self, error: Error) -> Error {
+        if self.phase == Phase::Between {
+            return error;
+        }
         // In a transaction that cannot be committed any more this is refused for that reason; in
         // any other it is refused because there is one.
         match self.client.begin_transaction() {
@@ -240,7 +223,7 @@ impl Drop for Transactional {
 
 /// The thread's.
 struct Work {
-    client: Arc<Polled<Reporter>>,
+    client: Arc<Polled<BaseProducer<Reporter>>>,
     reports: Arc<Reports>,
     who: Who,
 }
@@ -261,7 +244,7 @@ impl Work {
         }
         while let Ok(order) = orders.recv() {
             match order {
-                Order::Commit { deadline } => {
+                Order::Commit(deadline) => {
                     let outcome = self.commit(deadline);
                     let is_over = outcome.is_err();
                     self.reports.ended(outcome);

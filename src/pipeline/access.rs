@@ -20,11 +20,12 @@ pub(crate) fn commands(
     tables: impl Iterator<Item = TableName>,
 ) -> Vec<String> {
     let prefix = format!("{}.", settings.name);
+    let [id, _] = settings.transactional_ids();
     let tables: BTreeSet<String> = tables.map(|table| settings.topic_of(&table)).collect();
     let mut allowed = vec![
         format!("Create --operation Write --topic {prefix} --resource-pattern-type prefixed"),
         format!("Read --operation DescribeConfigs --topic {}", settings.checkpoint_topic()),
-        format!("Write --transactional-id {}", settings.transactional_id()),
+        format!("Write --transactional-id {id} --resource-pattern-type prefixed"),
     ];
     let heartbeat = settings.heartbeat.map(|_| settings.heartbeat_topic());
     let beside = settings.topics_beside_tables().into_iter().chain(heartbeat);

@@ -12,25 +12,27 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use waltide_core::checkpoint::{Partial, RegisteredSchema};
+use waltide_core::checkpoint::{Checkpoint, Partial, RegisteredSchema, SourceFacts};
+use waltide_core::delivery::{Began, Keep};
 use waltide_core::intake::Intake;
 use waltide_core::lsn::{DurableLsn, Lsn};
 use waltide_core::pgoutput::Xid;
 use waltide_core::snapshot::Book;
 
+use super::clusters::Clusters;
 use super::commits::Commits;
 use super::desk::Desk;
 use super::diagnosis;
-use super::holding::{self, Ask, Held};
+use super::holding::Held;
 use super::keeper::{Keeper, Writer};
 use super::positions::Positions;
-use super::reach::{kafka_settings, params, registry_settings};
-use super::recovery::{self, Recovered};
+use super::reach::{kafka_settings, params, params_of_replica, registry_settings};
 use super::routes::Compiler;
 use super::sink::{Servers, Sink, Strictness};
-use super::snapshot::{self, Snapshots};
+use super::snapshot::{self, Replica, Snapshots};
 use super::source;
 use super::standing::Standing;
+use super::starting::{Hands, Started};
 use super::starts::Starts;
 use super::stream::{Ended, Engine};
 use super::streamed::Leaving;
@@ -41,8 +43,8 @@ use super::yielding::Yielding;
 use crate::config;
 use crate::control::Orders;
 use crate::fault::Fault;
-use crate::kafka::{self, Admin, Producer};
-use crate::postgres::{Connection, Error, Mode, Params, StreamReader};
+use crate::kafka::{self, Producer};
+use crate::postgres::{Connection, Error, Mode, Params, StreamReader, SystemIdentity};
 use crate::registry::{self, Client, SchemaId};
 use crate::spool::{self, Spool};
 use crate::status::{Pipeline, State};
@@ -84,6 +86,7 @@ pub(super) struct Attempt {
     settings: config::settled::Pipeline,
     status: Arc<Pipeline>,
     control: Handle,
+    clusters: Clusters,
     /// Ids stay known while the registry is away.
     registry: Option<Client>,
     /// The registry was seen to have the ids of the checkpoint.
@@ -103,6 +106,7 @@ impl Attempt {
         settings: config::settled::Pipeline,
         status: Arc<Pipeline>,
         control: Handle,
+        clusters: Clusters,
         fail_fast: bool,
     ) -> Self {
         let registry = None;
@@ -112,6 +116,7 @@ impl Attempt {
             settings,
             status,
             control,
+            clusters,
             registry,
             verified,
             troubled,
@@ -164,40 +169,42 @@ impl Attempt {
         self.status.certificate_seen(catalog.certificate_expires());
         let published = source::prepare(&mut catalog, &self.settings).await?;
         let kafka = kafka_settings(&self.settings.kafka);
-        let admin = Admin::new(&kafka).map_err(|error| diagnosis::of_kafka(&error))?;
-        admin.partitions(None).await.map_err(|error| diagnosis::of_kafka(&error))?;
+        let admin = self.clusters.admin(&self.settings.kafka)?;
+        // Whether it is there is seen later; here Kafka shows that it answers.
+        let asked = admin.partitions(&self.settings.checkpoint_topic()).await;
+        asked.map_err(|error| diagnosis::of_kafka(&error))?;
         let away = self.reach_registry().await?;
-        let made = self.have_slot(&mut catalog, &kafka, away.as_ref()).await?;
         let directory = self.spool_directory();
-        let asked = Ask {
+        let hands = Hands {
             settings: &self.settings,
+            control: &self.control,
             params: &params,
             published: &published,
-            made,
-            streaming: directory.is_some(),
+            kafka: &kafka,
+            admin: &admin,
+            catalog: &mut catalog,
+            away: away.as_ref(),
+            directory,
         };
-        let Some(held) = holding::hold(&mut catalog, &self.control, asked).await? else {
-            return Ok(None);
-        };
-        let spool = match directory {
-            Some(directory) => match Spool::take(directory, self.settings.spool_max_bytes).await {
-                Ok(spool) => Some(spool),
-                Err(error) => {
-                    self.does_not_stream(&error);
-                    self.unstreamed = Some(Unstreamed { since: Instant::now(), xid: None });
-                    drop(held);
-                    return Box::pin(self.make_ready()).await;
-                }
-            },
-            None => None,
-        };
-        let recovered =
-            recovery::recover(&self.settings, &kafka, &held.facts, &published, held.holding)
-                .await?;
-        let recorded = self.recorded_schemas(&recovered);
+        let started = hands.start().await;
+        if away.is_some() && !matches!(started, Ok(Some(_))) {
+            // The next attempt asks again whether it is there.
+            self.registry = None;
+        }
+        let Some(started) = started? else { return Ok(None) };
+        let Started { began, held, keeper, spool, spool_failed } = started;
+        if let Some(error) = spool_failed {
+            self.does_not_stream(&error);
+            self.unstreamed = Some(Unstreamed { since: Instant::now(), xid: None });
+        }
+        let Began { resume, inside, book, life, last, base, .. } = *began;
+        let recorded = self.recorded_schemas(&last);
         match away {
             None => self.verify_ids(&recorded).await?,
-            Some(fault) if recorded.is_empty() => return Err(self.without_registry(fault)),
+            Some(fault) if recorded.is_empty() => {
+                self.registry = None;
+                return Err(fault);
+            }
             Some(fault) => tracing::warn!(
                 code = fault.code.id(),
                 schemas = recorded.len(),
@@ -206,14 +213,13 @@ impl Attempt {
             ),
         }
         let Some(registry) = self.registry.take() else { return Ok(None) };
-        let desk = Arc::new(Desk::new(recovered.resume));
-        let xid = match recovered.book {
+        let desk = Arc::new(Desk::new(resume));
+        let xid = match book {
             Some(_) => source::current_xid(&mut catalog).await?,
             None => 0,
         };
         let settings = self.settings.clone();
-        let Recovered { keeper, resume, inside, book, life } = recovered;
-        let (producer, memory) = engage(keeper, &kafka, &desk)?;
+        let (producer, memory) = engage(keeper, last, base, &kafka, &desk)?;
         let (topics, ends) = (Topics::new(), producer.ends());
         let partitions = HashMap::new();
         let compiler = Compiler {
@@ -229,7 +235,7 @@ impl Attempt {
             desk,
             waited: Duration::ZERO,
         };
-        let Held { reader, told, positions, pending, .. } = held;
+        let Held { reader, told, positions, pending, facts, .. } = held;
         Ok(Some(Ready {
             reader,
             told,
@@ -238,7 +244,7 @@ impl Attempt {
             producer,
             params,
             memory,
-            from: Start { resume, inside, book, life },
+            from: Start { resume, inside, book, life, facts },
             pending,
             xid,
             spool,
@@ -264,27 +270,6 @@ impl Attempt {
         tracing::warn!(pipeline = self.settings.name, code = code.id(), mend, "{what}");
     }
 
-    /// Sees to it that there is a slot; true where it was made.
-    async fn have_slot(
-        &mut self,
-        catalog: &mut Connection,
-        kafka: &kafka::Settings,
-        away: Option<&Fault>,
-    ) -> Result<bool, Fault> {
-        let slot = &self.settings.source.slot;
-        if source::find_slot(catalog, slot).await?.is_some() {
-            return Ok(false);
-        }
-        // It would keep the source's log for a pipeline that cannot begin.
-        if let Some(fault) = away {
-            return Err(self.without_registry(fault.clone()));
-        }
-        // A new one would start later than the checkpoint, and leave a gap nobody sees.
-        recovery::refuse_new_slot(&self.settings, kafka).await?;
-        source::make_slot(catalog, &self.settings.source).await?;
-        Ok(true)
-    }
-
     /// A registry that is away stops only a start that knows no ids yet: that is what is given back
     /// for whoever finds out that this is such a start.
     async fn reach_registry(&mut self) -> Result<Option<Fault>, Fault> {
@@ -304,15 +289,9 @@ impl Attempt {
         Ok(away)
     }
 
-    /// The next attempt asks again.
-    fn without_registry(&mut self, fault: Fault) -> Fault {
-        self.registry = None;
-        fault
-    }
-
     /// What the checkpoint knows of schemas, where the registry must agree.
-    fn recorded_schemas(&self, recovered: &Recovered) -> HashMap<String, RegisteredSchema> {
-        let known = recovered.keeper.last.schemas.iter().cloned();
+    fn recorded_schemas(&self, last: &Checkpoint) -> HashMap<String, RegisteredSchema> {
+        let known = last.schemas.iter().cloned();
         let known = known.filter(|_| self.settings.registry.verify_ids);
         known.map(|schema| (schema.subject.clone(), schema)).collect()
     }
@@ -350,13 +329,17 @@ impl Attempt {
     ) -> Result<Outcome, Fault> {
         let Ready { mut reader, told, positions, compiler, producer, params, memory, .. } = ready;
         let (pending, xid, spool) = (ready.pending, ready.xid, ready.spool);
-        let Start { resume, inside, mut book, life } = ready.from;
-        let snapshots = match (&mut book, self.settings.snapshot) {
+        let Start { resume, inside, mut book, life, facts } = ready.from;
+        let snapshots = match (&mut book, &self.settings.snapshot) {
             (Some(book), config::settled::Snapshot::Initial(options)) => {
                 book.boundary(resume.lsn());
                 book.now_near(xid);
                 let (params, source) = (params.clone(), self.settings.source.clone());
-                let start = snapshot::Start { params, source, options, life };
+                let of = self.settings.table_options.iter();
+                let plans = of.map(|(name, of)| (name.clone(), of.snapshot.clone())).collect();
+                let replica = options.from.as_ref().map(|of| replica(of, &facts)).transpose()?;
+                let options = options.clone();
+                let start = snapshot::Start { params, source, replica, options, plans, life };
                 Some(Box::new(Snapshots::start(&self.control, start, Arc::clone(&self.status))))
             }
             _ => None,
@@ -370,10 +353,10 @@ impl Attempt {
         let watching = Watching(self.control.spawn(watch));
         let desk = Arc::clone(&compiler.desk);
         let (intake, keeping, commits) = match memory {
-            Memory::Kept(keeper) => {
+            Memory::Kept(keeper, keep) => {
                 let (positions, ends) = (Arc::clone(&positions), producer.ends());
                 let (desk, status) = (Arc::clone(&desk), Arc::clone(&self.status));
-                let keeping = keeper.start(&self.control, desk, positions, ends, status);
+                let keeping = keeper.start(*keep, &self.control, desk, positions, ends, status);
                 (Intake::resume(resume), Some(keeping), None)
             }
             Memory::Committed(commits) => {
@@ -491,12 +474,25 @@ struct Start {
     inside: Option<Partial>,
     book: Option<Book>,
     life: u64,
+    /// Who the source is.
+    facts: SourceFacts,
+}
+
+/// The replica whose rows are those of the source.
+fn replica(of: &config::settled::Replica, facts: &SourceFacts) -> Result<Replica, Fault> {
+    let source = SystemIdentity {
+        system_identifier: facts.system_identifier,
+        timeline: facts.timeline,
+        flushed: facts.flushed,
+        database: facts.database.clone(),
+    };
+    Ok(Replica::of(params_of_replica(of)?, &source))
 }
 
 /// How what is published is written down.
 enum Memory {
     /// Behind the delivery reports.
-    Kept(Box<Keeper>),
+    Kept(Box<Keeper>, Box<Keep>),
     /// Together with it.
     Committed(Box<Commits>),
 }
@@ -504,17 +500,20 @@ enum Memory {
 /// A producer, and who writes down what it has published.
 fn engage(
     keeper: Keeper,
+    last: Checkpoint,
+    base: Option<(String, i64)>,
     kafka: &kafka::Settings,
     desk: &Arc<Desk>,
 ) -> Result<(Producer, Memory), Fault> {
     match keeper.writer {
         Writer::Apart(_) => {
             let producer = Producer::new(kafka).map_err(|error| diagnosis::of_kafka(&error))?;
-            Ok((producer, Memory::Kept(Box::new(keeper))))
+            let keep = Box::new(Keep::new(last, base));
+            Ok((producer, Memory::Kept(Box::new(keeper), keep)))
         }
         Writer::Within(producer) => {
-            let (memory, last) = (keeper.memory, keeper.last);
-            let commits = Commits::new(memory, last, Arc::clone(desk), producer.ends());
+            let ends = producer.ends();
+            let commits = Commits::new(keeper.memory, last, Arc::clone(desk), ends);
             Ok((*producer, Memory::Committed(Box::new(commits))))
         }
     }

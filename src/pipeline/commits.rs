@@ -7,27 +7,30 @@
 //!   records of whole transactions -> checkpoint -> commit -> positions -> server
 //! ```
 //!
-//! A commit is sent as soon as the stream has nothing more to say, and what comes while it is on
-//! its way goes into the next one: batches grow because work is waiting. While the stream is behind
-//! a commit may take a tenth of the time. It falls between two transactions where it can; a
-//! transaction that is larger than that is published in parts.
+//! A transaction is cut as soon as the stream has nothing more to say, and what comes while its
+//! records are on their way goes into the next one: batches grow because work is waiting. While the
+//! stream is behind a commit may take a tenth of the time. It falls between two transactions where
+//! it can; a transaction that is larger than that is published in parts.
 //!
 //! Every failure ends the stream, for a producer that does not know what became of a commit is of
 //! no use: the next start makes another, which shuts this one out, and then reads the checkpoint.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use waltide_core::checkpoint::{Checkpoint, Progress};
-use waltide_core::intake::{HandedOver, Intake};
+use waltide_core::checkpoint::Checkpoint;
+use waltide_core::delivery::Commit;
+use waltide_core::intake::Intake;
 use waltide_core::lsn::DurableLsn;
 use waltide_core::pgoutput::PgTimestamp;
+use waltide_core::watermark::Ticket;
 
 use super::desk::Desk;
 use super::diagnosis;
-use super::keeper::{Memory, following, now_us};
-use crate::fault::{Code, Fault};
+use super::keeper::{Memory, seen};
+use crate::fault::Fault;
 use crate::kafka::{Ends, Producer, Refusal};
 
 /// While the stream is behind, one commit in so many times as long as it takes.
@@ -52,19 +55,40 @@ const IDLE: Duration = Duration::from_millis(200);
 /// The longest without any. A pipeline with nothing to say shows that it could.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// The Kafka transaction that is open, and the one that is being committed.
+/// A Kafka transaction that is cut, and not known to be committed.
+struct Sealed {
+    at: Instant,
+    /// When the first of what is in it was committed at the source.
+    committed: Option<PgTimestamp>,
+    /// The last transaction of the source that has records in it.
+    upto: Ticket,
+    /// Which books are in it.
+    edition: u64,
+}
+
+/// What has come to be committed.
+pub(super) struct Done {
+    /// The server may be told this much.
+    pub(super) durable: DurableLsn,
+    /// The last transaction of the source that has records in it.
+    pub(super) upto: Ticket,
+}
+
+/// The Kafka transaction that is open, and those that are being committed.
 pub(super) struct Commits {
     memory: Memory,
     desk: Arc<Desk>,
     ends: Ends,
-    /// As it was last written.
-    last: Checkpoint,
+    /// What is committed, and what is on its way.
+    commit: Commit,
     records: u64,
     bytes: u64,
     /// When the first record was handed over, and when its transaction was committed at the source.
     opened: Option<(Instant, Option<PgTimestamp>)>,
-    on_its_way: Option<Cut>,
-    /// When the last commit was sent, and how long it took.
+    /// Whose the last record was.
+    upto: Ticket,
+    sealed: VecDeque<Sealed>,
+    /// When the last one was cut, and how long one took.
     cut_at: Instant,
     took: Duration,
     /// The last checkpoint was so large.
@@ -73,12 +97,8 @@ pub(super) struct Commits {
     behind: bool,
     /// It ends: whatever there is to write is written now.
     hurried: bool,
-}
-
-/// A commit that is on its way.
-struct Cut {
-    next: Checkpoint,
-    oldest: Option<PgTimestamp>,
+    /// Which books are in a checkpoint.
+    kept: u64,
 }
 
 /// Where the stream is when it is asked whether a commit is due.
@@ -97,25 +117,33 @@ impl Commits {
             memory,
             desk,
             ends,
-            last,
+            commit: Commit::new(last),
             records: 0,
             bytes: 0,
             opened: None,
-            on_its_way: None,
+            upto: Ticket(0),
+            sealed: VecDeque::new(),
             cut_at: now,
             took: Duration::ZERO,
             not_before: now,
             behind: false,
             hurried: false,
+            kept: 0,
         }
     }
 
     /// A record was handed over; `committed` is asked only for the first.
     #[inline]
-    pub(super) fn handed(&mut self, bytes: u64, committed: impl FnOnce() -> Option<PgTimestamp>) {
+    pub(super) fn handed(
+        &mut self,
+        ticket: Ticket,
+        bytes: u64,
+        committed: impl FnOnce() -> Option<PgTimestamp>,
+    ) {
         if self.records == 0 {
             self.opened = Some((Instant::now(), committed()));
         }
+        self.upto = ticket;
         self.records += 1;
         self.bytes += bytes;
     }
@@ -133,7 +161,7 @@ impl Commits {
     /// Whether to commit here, behind a message.
     #[inline]
     pub(super) fn is_due(&self, place: Place, intake: &Intake, news: bool) -> bool {
-        if self.on_its_way.is_some() {
+        if self.commit.is_full() {
             return false;
         }
         if self.records == 0 {
@@ -176,13 +204,13 @@ impl Commits {
             return false;
         }
         let since = now.duration_since(self.cut_at);
-        let moved = news || intake.handed_over().end > self.last.end_lsn;
+        let moved = news || self.commit.is_behind(&intake.handed_over());
         since >= HEARTBEAT || (moved && (since >= IDLE || self.hurried))
     }
 
     /// When it is to be asked again; none where something else will be the reason for that.
     pub(super) fn next_look(&self, in_transaction: bool) -> Option<Instant> {
-        let (at, _) = self.opened.filter(|_| self.on_its_way.is_none() && !in_transaction)?;
+        let (at, _) = self.opened.filter(|_| !self.commit.is_full() && !in_transaction)?;
         let due = if self.behind { at + self.interval() } else { at };
         Some(due.max(self.not_before))
     }
@@ -192,28 +220,28 @@ impl Commits {
         &mut self,
         producer: &mut Producer,
         intake: &Intake,
-        books: Option<&Arc<Vec<u8>>>,
+        (books, edition): (Option<&Arc<Vec<u8>>>, u64),
     ) -> Result<bool, Fault> {
-        let HandedOver { end, last, progress } = intake.handed_over();
-        let mut next = following(&self.last, &self.ends, &self.desk);
-        next.end_lsn = end;
-        next.commit_lsn = last.unwrap_or(next.commit_lsn);
-        next.progress = progress;
-        if let Some(books) = books {
-            next.snapshot = Some(books.to_vec());
-        }
-        next.written_at_us = now_us();
+        let seen = seen(&self.ends, &self.desk);
+        let books = books.map(|books| books.as_slice());
+        let Some(next) = self.commit.cut(intake.handed_over(), books, seen) else {
+            return Ok(false);
+        };
         let mut bytes = Vec::new();
         next.encode(&mut bytes);
+        let (end, progress) = (next.end_lsn.0, next.progress);
         match producer.commit_with(self.memory.topic.name(), &self.memory.key, &bytes) {
             Ok(()) => {}
-            Err(Refusal::Full) => return Ok(false),
+            Err(Refusal::Full) => {
+                self.commit.not_sent();
+                return Ok(false);
+            }
             Err(Refusal::Failed(error)) => return Err(diagnosis::of_kafka(&error)),
         }
         let now = Instant::now();
-        tracing::trace!(records = self.records, bytes = self.bytes, end = %end.0, ?progress, "commit");
-        let oldest = self.opened.take().and_then(|(_, committed)| committed);
-        self.on_its_way = Some(Cut { next, oldest });
+        tracing::trace!(records = self.records, bytes = self.bytes, %end, ?progress, "commit");
+        let committed = self.opened.take().and_then(|(_, committed)| committed);
+        self.sealed.push_back(Sealed { at: now, committed, upto: self.upto, edition });
         (self.records, self.bytes, self.cut_at) = (0, 0, now);
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.not_before = now + Duration::from_secs(1) * size / BYTES_PER_SECOND;
@@ -225,39 +253,37 @@ impl Commits {
         &mut self,
         producer: &mut Producer,
         intake: &Intake,
-    ) -> Result<Option<DurableLsn>, Fault> {
+    ) -> Result<Option<Done>, Fault> {
         let Some(outcome) = producer.committed() else { return Ok(None) };
-        let Some(Cut { next, .. }) = self.on_its_way.take() else { return Ok(None) };
         outcome.map_err(|error| diagnosis::of_kafka(&error))?;
-        self.took = self.cut_at.elapsed();
-        let (durable, end) = (intake.durable(), next.end_lsn.0);
         // All of its reports are in the books.
-        if durable.lsn() < end {
-            return Err(Fault::new(
-                Code::Internal,
-                format!("Kafka committed up to {end}, and the books say {}", durable.lsn()),
-                "report this with this message; after a restart the checkpoint is read again",
-            ));
-        }
-        self.last = next;
-        Ok(Some(durable.at_most(end)))
+        let told = self.commit.committed(intake.durable());
+        let told = told.map_err(|behind| diagnosis::of_books(&behind))?;
+        let (Some(durable), Some(sealed)) = (told, self.sealed.pop_front()) else {
+            return Ok(None);
+        };
+        (self.took, self.kept) = (sealed.at.elapsed(), sealed.edition);
+        Ok(Some(Done { durable, upto: sealed.upto }))
+    }
+
+    /// Which books are in a checkpoint.
+    pub(super) const fn kept(&self) -> u64 {
+        self.kept
     }
 
     /// Everything before this position is committed.
     pub(super) const fn end(&self) -> waltide_core::lsn::Lsn {
-        self.last.end_lsn.0
+        self.commit.end()
     }
 
     /// Whether nothing is left to be written.
     pub(super) fn is_settled(&self, intake: &Intake, news: bool) -> bool {
-        let there = intake.handed_over();
-        let all = there.end <= self.last.end_lsn && there.progress == Progress::Complete;
-        self.records == 0 && self.on_its_way.is_none() && all && !news
+        self.records == 0 && self.commit.is_settled(&intake.handed_over()) && !news
     }
 
     /// When the oldest of what is not committed was committed at the source.
     pub(super) fn oldest(&self) -> Option<PgTimestamp> {
-        let cut = self.on_its_way.as_ref().and_then(|cut| cut.oldest);
-        cut.or(self.opened.and_then(|(_, committed)| committed))
+        let sealed = self.sealed.iter().find_map(|sealed| sealed.committed);
+        sealed.or(self.opened.and_then(|(_, committed)| committed))
     }
 }

@@ -2,23 +2,16 @@
 //! what is in its way.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use waltide_core::checkpoint::RegisteredSchema;
-use waltide_core::lsn::{CommitLsn, DurableLsn};
+use waltide_core::delivery::Offer;
+use waltide_core::lsn::DurableLsn;
 
 use crate::fault::Fault;
-
-/// How far everything is delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Offer {
-    pub(super) durable: DurableLsn,
-    /// The last transaction before that; none before the first on this connection.
-    pub(super) last: Option<CommitLsn>,
-    /// The books of snapshots at that moment, where they are kept.
-    pub(super) books: Option<Arc<Vec<u8>>>,
-}
 
 /// What keeps the keeper from writing.
 #[derive(Clone, Debug)]
@@ -32,10 +25,13 @@ pub(super) enum Trouble {
 /// What lies between the two.
 #[derive(Debug)]
 pub(super) struct Desk {
-    offer: Mutex<Offer>,
+    /// The last one, and which books are in it.
+    offer: Mutex<(Offer, u64)>,
     offered: Notify,
     schemas: Mutex<BTreeMap<String, RegisteredSchema>>,
     trouble: Mutex<Option<Trouble>>,
+    /// Which books are in a checkpoint.
+    kept: AtomicU64,
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,21 +41,32 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     pub(super) fn new(start: DurableLsn) -> Self {
         Self {
-            offer: Mutex::new(Offer { durable: start, last: None, books: None }),
+            offer: Mutex::new((Offer { durable: start, last: None, books: None }, 0)),
             offered: Notify::new(),
             schemas: Mutex::default(),
             trouble: Mutex::default(),
+            kept: AtomicU64::new(0),
         }
     }
 
-    /// Everything before there is delivered.
-    pub(super) fn offer(&self, offer: Offer) {
-        *lock(&self.offer) = offer;
+    /// Everything before there is delivered; the books in it are of this edition.
+    pub(super) fn offer(&self, offer: Offer, edition: u64) {
+        *lock(&self.offer) = (offer, edition);
         self.offered.notify_one();
     }
 
-    pub(super) fn latest(&self) -> Offer {
+    pub(super) fn latest(&self) -> (Offer, u64) {
         lock(&self.offer).clone()
+    }
+
+    /// Books of this edition are in a checkpoint.
+    pub(super) fn keep(&self, edition: u64) {
+        self.kept.store(edition, Relaxed);
+    }
+
+    /// Which books are in a checkpoint.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept.load(Relaxed)
     }
 
     /// Waits for an offer. One that was made before the call counts.

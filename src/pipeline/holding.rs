@@ -37,10 +37,16 @@ pub(super) struct Holding {
 impl Holding {
     /// Asks the server whether the slot is still ours.
     pub(super) async fn is_ours(&self) -> Result<bool, Fault> {
-        let source = |error| diagnosis::of_source(&error);
-        let mut on = Connection::open(&self.params, Mode::Plain).await.map_err(source)?;
+        let opened = Connection::open(&self.params, Mode::Plain).await;
+        let mut on = opened.map_err(|error| diagnosis::of_source(&error))?;
+        self.is_ours_by(&mut on).await
+    }
+
+    /// The same, by a connection that there is.
+    pub(super) async fn is_ours_by(&self, on: &mut Connection) -> Result<bool, Fault> {
         let peer = on.peer().clone();
-        let slot = answered(ANSWER, &peer, on.read_slot(&self.slot)).await.map_err(source)?;
+        let slot = answered(ANSWER, &peer, on.read_slot(&self.slot)).await;
+        let slot = slot.map_err(|error| diagnosis::of_source(&error))?;
         Ok(slot.is_some_and(|slot| slot.active_pid.is_some() && slot.active_pid == self.pid))
     }
 }

@@ -6,8 +6,7 @@
 //! ```
 //!
 //! A task of the control runtime: neither a full queue nor a slow row delays it, and it delays
-//! nobody. A write that fails uses its writer up; a new one shuts out whoever else wrote meanwhile,
-//! so before that the server is asked whether the slot is still ours.
+//! nobody. What follows from what is `waltide_core::delivery::Keep`; these are its hands.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,14 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use waltide_core::checkpoint::{Checkpoint, Progress, RegisteredSchema, TopicEnd};
-use waltide_core::lsn::EndLsn;
+use waltide_core::checkpoint::Checkpoint;
+use waltide_core::delivery::{Act, Came, End, Keep, Seen};
 
 use super::desk::{Desk, Trouble};
 use super::diagnosis;
 use super::holding::Holding;
 use super::positions::Positions;
-use crate::fault::{Class, Code, Fault};
+use crate::fault::{Class, Fault};
 use crate::kafka::{self, CheckpointTopic, CheckpointWriter, Ends, Producer, Refusal};
 use crate::status::Pipeline;
 
@@ -42,14 +41,10 @@ const WRITE: Duration = Duration::from_secs(5);
 /// Between attempts to write again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What a keeper works with.
+/// What checkpoints are written with.
 pub(super) struct Keeper {
     pub(super) memory: Memory,
     pub(super) writer: Writer,
-    /// What was last written, and what the next one carries over.
-    pub(super) last: Checkpoint,
-    /// Who wrote the checkpoint this life began with, and when.
-    pub(super) base: Option<(String, i64)>,
     pub(super) slot: Holding,
 }
 
@@ -90,13 +85,22 @@ impl Writer {
 pub(super) struct Memory {
     pub(super) topic: CheckpointTopic,
     pub(super) key: Vec<u8>,
-    pub(super) transactional_id: String,
+    pub(super) transactional_ids: [String; 2],
 }
 
 impl Memory {
     /// Shuts out whoever wrote before.
     pub(super) async fn become_writer(&self) -> Result<CheckpointWriter, kafka::Error> {
-        CheckpointWriter::init(&self.topic, &self.transactional_id, WRITE).await
+        let [first, _] = &self.transactional_ids;
+        CheckpointWriter::init(&self.topic, first, WRITE).await
+    }
+
+    /// The same, where it is not known that whoever wrote before wrote apart from records as well.
+    pub(super) async fn become_only_writer(&self) -> Result<CheckpointWriter, kafka::Error> {
+        let [_, second] = &self.transactional_ids;
+        let shut_out = CheckpointWriter::init(&self.topic, second, WRITE);
+        let (writer, _) = tokio::try_join!(self.become_writer(), shut_out)?;
+        Ok(writer)
     }
 
     /// The same, for who writes checkpoints and records together.
@@ -104,7 +108,8 @@ impl Memory {
         &self,
         settings: &kafka::Settings,
     ) -> Result<Producer, kafka::Error> {
-        Producer::transactional(settings, &self.transactional_id, self.topic.name(), WRITE).await
+        let ids = self.transactional_ids.each_ref().map(String::as_str);
+        Producer::transactional(settings, ids, self.topic.name(), WRITE).await
     }
 
     fn too_late(&self) -> kafka::Error {
@@ -151,9 +156,10 @@ impl Drop for Keeping {
 }
 
 impl Keeper {
-    /// Starts to keep.
+    /// Starts to keep, from what a start began with.
     pub(super) fn start(
         self,
+        keep: Keep,
         control: &tokio::runtime::Handle,
         desk: Arc<Desk>,
         positions: Arc<Positions>,
@@ -161,27 +167,22 @@ impl Keeper {
         status: Arc<Pipeline>,
     ) -> Keeping {
         let (stop, stopped) = oneshot::channel();
-        let work = Work { keeper: self, desk, positions, ends, status };
+        let work = Work { keeper: self, keep, desk, positions, ends, status };
         Keeping { stop, task: control.spawn(work.run(stopped)) }
     }
 
-    fn base(&self) -> Option<(&String, i64)> {
-        self.base.as_ref().map(|(instance, at)| (instance, *at))
-    }
-
-    /// Writes a checkpoint.
-    pub(super) async fn write(&mut self, mut next: Checkpoint) -> Result<usize, kafka::Error> {
-        next.written_at_us = now_us();
+    /// Writes a checkpoint, and says how large it is.
+    pub(super) async fn write(&mut self, next: &Checkpoint) -> Result<usize, kafka::Error> {
         let mut bytes = Vec::new();
         next.encode(&mut bytes);
         self.writer.write(&self.memory, &bytes).await?;
-        self.last = next;
         Ok(bytes.len())
     }
 }
 
 struct Work {
     keeper: Keeper,
+    keep: Keep,
     desk: Arc<Desk>,
     positions: Arc<Positions>,
     ends: Ends,
@@ -221,124 +222,77 @@ impl Work {
     /// # Errors
     /// Where this stream may not go on.
     async fn write(&mut self) -> Result<usize, Fault> {
-        let offer = self.desk.latest();
         let started = Instant::now();
+        let (offer, edition) = self.desk.latest();
+        let mut act = self.keep.write(&offer, seen(&self.ends, &self.desk));
+        let mut size = 0;
         loop {
-            let mut next = following(&self.keeper.last, &self.ends, &self.desk);
-            next.end_lsn = EndLsn(offer.durable.lsn());
-            next.commit_lsn = offer.last.unwrap_or(next.commit_lsn);
-            next.progress = Progress::Complete;
-            if let Some(books) = &offer.books {
-                next.snapshot = Some(books.to_vec());
-            }
-            match self.keeper.write(next).await {
-                Ok(bytes) => {
+            let came = match act {
+                Act::Confirm(durable) => {
                     self.desk.set_trouble(None);
                     self.status.checkpointed();
-                    self.positions.confirm(offer.durable);
-                    tracing::trace!(took = ?started.elapsed(), bytes, "checkpoint");
-                    return Ok(bytes);
+                    self.positions.confirm(durable);
+                    self.desk.keep(edition);
+                    tracing::trace!(took = ?started.elapsed(), bytes = size, "checkpoint");
+                    return Ok(size);
                 }
-                Err(kafka::Error::Fenced { transactional_id }) => {
-                    return Err(diagnosis::of_kafka(&kafka::Error::Fenced { transactional_id }));
-                }
-                Err(error) => {
-                    self.desk.set_trouble(Some(Trouble::Passing(diagnosis::of_kafka(&error))))
-                }
-            }
-            self.renew().await?;
-        }
-    }
-
-    /// A new writer in place of one that is used up, once Kafka answers again.
-    async fn renew(&mut self) -> Result<(), Fault> {
-        loop {
-            sleep(AGAIN).await;
-            if !self.keeper.slot.is_ours().await? {
-                return Err(Fault::new(
-                    Code::SourceLost,
-                    format!("slot {} is not ours any more", self.keeper.slot.slot),
-                    "nothing: the pipeline starts over, or stands by where another daemon has it",
-                ));
-            }
-            let failed = match self.keeper.memory.become_writer().await {
-                Ok(writer) => match self.keeper.memory.recall().await {
-                    Ok(found) => {
-                        self.keeper.writer = Writer::Apart(writer);
-                        return self.still_ours(found);
+                Act::End(end) => return Err(self.ended(end)),
+                Act::Write(next) => match self.keeper.write(&next).await {
+                    Ok(bytes) => {
+                        size = bytes;
+                        Came::Written
                     }
-                    Err(fault) if fault.code.class() == Class::Stop => {
-                        return Err(fault);
-                    }
-                    Err(fault) => fault,
+                    Err(kafka::Error::Fenced { .. }) => Came::Refused,
+                    Err(error) => self.in_trouble(diagnosis::of_kafka(&error)).await?,
                 },
-                Err(error) => diagnosis::of_kafka(&error),
+                Act::AskForSlot => Came::Slot { ours: self.keeper.slot.is_ours().await? },
+                Act::Fence => match self.keeper.memory.become_writer().await {
+                    Ok(writer) => {
+                        self.keeper.writer = Writer::Apart(writer);
+                        Came::Fenced
+                    }
+                    Err(error) => self.in_trouble(diagnosis::of_kafka(&error)).await?,
+                },
+                Act::Recall => match self.keeper.memory.recall().await {
+                    Ok(found) => Came::Checkpoint(found.map(Box::new)),
+                    Err(fault) => self.in_trouble(fault).await?,
+                },
             };
-            self.desk.set_trouble(Some(Trouble::Passing(failed)));
+            act = self.keep.on(came);
         }
     }
 
-    /// Whether nobody else has written since.
-    fn still_ours(&self, found: Option<Checkpoint>) -> Result<(), Fault> {
-        match found {
-            Some(found) if found.instance == self.keeper.last.instance => Ok(()),
-            // Nothing of this life has been written yet.
-            Some(found) if Some((&found.instance, found.written_at_us)) == self.keeper.base() => {
-                Ok(())
+    /// Something is away, and nobody knows what came of it. After a pause it is tried again.
+    ///
+    /// # Errors
+    /// Where that would be of no use.
+    async fn in_trouble(&self, fault: Fault) -> Result<Came, Fault> {
+        if fault.code.class() == Class::Stop {
+            return Err(fault);
+        }
+        self.desk.set_trouble(Some(Trouble::Passing(fault)));
+        sleep(AGAIN).await;
+        Ok(Came::Unknown)
+    }
+
+    fn ended(&self, end: End) -> Fault {
+        let Keeper { memory, slot, .. } = &self.keeper;
+        match end {
+            End::Refused => {
+                let [transactional_id, _] = memory.transactional_ids.clone();
+                diagnosis::of_kafka(&kafka::Error::Fenced { transactional_id })
             }
-            Some(found) => Err(Fault::new(
-                Code::Superseded,
-                format!("daemon {} has written a checkpoint of this pipeline", found.instance),
-                "nothing if another daemon runs this pipeline: this one starts over or stands by",
-            )),
-            None => Err(Fault::new(
-                Code::CheckpointLost,
-                format!("topic {} has lost its checkpoint", self.keeper.memory.topic.name()),
-                "restart the daemon if the topic was deleted by mistake and is back; otherwise see \
-                 `waltide recover`",
-            )),
+            End::SlotLost => diagnosis::of_lost_slot(&slot.slot),
+            End::Superseded { by } => diagnosis::of_successor(&by),
+            End::CheckpointLost => diagnosis::of_lost_checkpoint(memory.topic.name()),
+            End::OutOfOrder => diagnosis::of_machine(),
         }
     }
 }
 
 /// What the next checkpoint says of topics and schemas.
-pub(super) fn following(last: &Checkpoint, ends: &Ends, desk: &Desk) -> Checkpoint {
-    let mut next = last.clone();
-    merge(&mut next.topics, ends.so_far());
-    next.settled_at_us = now_us();
-    merge_schemas(&mut next.schemas, desk.schemas());
-    next
-}
-
-/// Enters where topics end now. With thousands of them this is done often, so they are sorted.
-fn merge(known: &mut Vec<TopicEnd>, ends: Vec<(String, Vec<i64>)>) {
-    for (name, ends) in ends {
-        match known.binary_search_by(|topic| topic.name.cmp(&name)) {
-            Ok(place) => {
-                let Some(topic) = known.get_mut(place) else { continue };
-                let partitions = topic.end_offsets.len().max(ends.len());
-                topic.end_offsets.resize(partitions, 0);
-                for (known, end) in topic.end_offsets.iter_mut().zip(ends) {
-                    *known = (*known).max(end);
-                }
-            }
-            Err(place) => known.insert(place, TopicEnd { name, topic_id: None, end_offsets: ends }),
-        }
-    }
-}
-
-/// Enters the schemas in use. Sorted as well.
-fn merge_schemas(known: &mut Vec<RegisteredSchema>, used: Vec<RegisteredSchema>) {
-    for schema in used {
-        match known.binary_search_by(|one| one.subject.cmp(&schema.subject)) {
-            Ok(place) => {
-                if let Some(one) = known.get_mut(place) {
-                    *one = schema;
-                }
-            }
-            Err(place) => known.insert(place, schema),
-        }
-    }
+pub(super) fn seen(ends: &Ends, desk: &Desk) -> Seen {
+    Seen { ends: ends.so_far(), schemas: desk.schemas(), now_us: now_us() }
 }
 
 fn pause_after(bytes: usize) -> Duration {

@@ -7,6 +7,7 @@
 mod access;
 mod attempt;
 mod backoff;
+mod clusters;
 mod commits;
 mod desk;
 mod diagnosis;
@@ -28,6 +29,7 @@ mod sink;
 mod snapshot;
 mod source;
 mod standing;
+mod starting;
 mod starts;
 mod stopwatch;
 mod stream;
@@ -52,18 +54,20 @@ use crate::status::{Pipeline, State};
 pub(crate) use access::commands as access_commands;
 use attempt::{Attempt, Outcome};
 use backoff::Backoff;
+pub use clusters::Clusters;
 pub(crate) use diagnosis::{
     of_bytes, of_directory, of_disorder, of_kafka, of_plan, of_registry, of_row, of_source,
     of_too_many_relations, of_unknown_relation,
 };
 pub use keeper::now_us;
-pub(crate) use reach::{kafka_settings, params, registry_settings};
+pub(crate) use reach::{kafka_settings, params, params_of_replica, registry_settings};
 pub use recover::{Decision, Way, consider};
 pub(crate) use routes::table_options;
 pub(crate) use schemas::subjects;
-pub(crate) use source::OLDEST_VERSION;
+pub(crate) use snapshot::{Replica, Target};
+pub(crate) use source::{ANSWER, OLDEST_VERSION, answered};
 pub use starts::Starts;
-pub(crate) use topics::check as check_topics;
+pub(crate) use topics::{check as check_topics, name as topic_of};
 use yielding::STAY_AWAY;
 
 /// How often a standby asks for the slot. A takeover takes this long after the slot is free.
@@ -80,6 +84,8 @@ pub struct Surroundings {
     pub fail_fast: Option<mpsc::Sender<Fault>>,
     /// Whose turn it is to get ready.
     pub starts: Starts,
+    /// Who asks Kafka.
+    pub clusters: Clusters,
 }
 
 /// Starts a pipeline on a thread of its own.
@@ -108,8 +114,8 @@ async fn supervise(
     let mut shutdown = surroundings.shutdown.clone();
     let mut backoff = Backoff::default();
     let fail_fast = surroundings.fail_fast.is_some();
-    let control = surroundings.control.clone();
-    let mut attempt = Attempt::new(settings, Arc::clone(&status), control, fail_fast);
+    let (control, clusters) = (surroundings.control.clone(), surroundings.clusters.clone());
+    let mut attempt = Attempt::new(settings, Arc::clone(&status), control, clusters, fail_fast);
     loop {
         if let Some(settings) = orders.begin() {
             attempt.take_on(&settings);
@@ -222,7 +228,7 @@ pub fn cannot_start(error: &std::io::Error) -> Fault {
 pub async fn remembered(
     settings: &config::settled::Pipeline,
 ) -> Result<Option<waltide_core::checkpoint::Checkpoint>, Fault> {
-    recovery::look(settings, &kafka_settings(&settings.kafka)).await
+    recovery::look(settings, &Clusters::default().admin(&settings.kafka)?).await
 }
 
 /// The SQL that gives a pipeline what it needs, for somebody with more rights to run.

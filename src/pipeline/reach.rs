@@ -16,14 +16,25 @@ const CONNECT: Duration = Duration::from_secs(5);
 const WAL_SENDER_TIMEOUT: Duration = Duration::from_secs(7);
 
 pub(crate) fn params(source: &config::settled::Source) -> Result<Params, Fault> {
-    let wrong = |what: String| {
-        Fault::new(Code::SourceSettings, what, "correct source.url and the files it names")
+    params_of("source.url", &source.url, source.password.as_ref())
+}
+
+/// How a replica is connected to.
+pub(crate) fn params_of_replica(of: &config::settled::Replica) -> Result<Params, Fault> {
+    params_of("snapshot.from.url", &of.url, of.password.as_ref())
+}
+
+fn params_of(
+    key: &str,
+    url: &config::DatabaseUrl,
+    password: Option<&config::Credential>,
+) -> Result<Params, Fault> {
+    let wrong = |error: crate::postgres::url::UrlError| {
+        let mend = format!("correct {key} and the files it names");
+        Fault::new(Code::SourceSettings, format!("{key}: {error}"), mend)
     };
-    let params: Params =
-        source.url.expose().parse().map_err(|error: crate::postgres::url::UrlError| {
-            wrong(format!("source.url: {error}"))
-        })?;
-    let mut params = match &source.password {
+    let params: Params = url.expose().parse().map_err(wrong)?;
+    let mut params = match password {
         Some(config::Credential::File(path)) => params.with_password_from(Some(path.clone()), None),
         Some(config::Credential::Inline(secret)) => {
             params.with_password_from(None, Some(Password::new(secret.expose())))

@@ -6,20 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use waltide_core::avro;
 use waltide_core::checkpoint::{Checkpoint, Stop, TopicEnd, resume};
+use waltide_core::delivery::birth;
 use waltide_core::gap::{self, Gap};
 use waltide_core::lsn::EndLsn;
 use waltide_core::snapshot::Book;
 use waltide_core::watermark::Ticket;
 
+use super::clusters::Clusters;
 use super::holding::{self, Ask, Held};
 use super::keeper::{Keeper, Writer, now_us};
-use super::reach::{kafka_settings, params, registry_settings};
+use super::reach::{params, registry_settings};
 use super::source::{self, Published};
+use super::starting::instance;
 use super::{diagnosis, recovery};
 use crate::config::settled::{Pipeline, Snapshot};
 use crate::fault::{Code, Fault};
@@ -46,7 +50,7 @@ pub enum Way {
 /// What will be done, and what is lost. The slot is ours as long as this lives.
 pub struct Decision {
     settings: Pipeline,
-    kafka: kafka::Settings,
+    admin: Arc<Admin>,
     held: Held,
     published: Published,
     before: Option<Checkpoint>,
@@ -71,8 +75,8 @@ pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result
     let params = params(&settings.source)?;
     let mut catalog = Connection::open(&params, Mode::Plain).await.map_err(source)?;
     let published = source::prepare(&mut catalog, settings).await?;
-    let kafka = kafka_settings(&settings.kafka);
-    let before = recovery::look(settings, &kafka).await?;
+    let admin = Clusters::default().admin(&settings.kafka)?;
+    let before = recovery::look(settings, &admin).await?;
     match (way, &before) {
         (Way::AcceptGap, None) => return Err(nothing(settings, "has no checkpoint: see --adopt")),
         (Way::Adopt, Some(at)) => {
@@ -96,7 +100,7 @@ pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result
     let stop = resume(before.as_ref(), &held.facts, true).err();
     let topics = recovery::topics_of(settings, &published);
     let lost = match &before {
-        Some(checkpoint) => recovery::verify_topics(&kafka, checkpoint, topics).await.err(),
+        Some(checkpoint) => recovery::verify_topics(&admin, checkpoint, topics).await.err(),
         None => None,
     };
     let adopted = (before.is_none()).then(|| "there is no checkpoint".to_owned());
@@ -117,7 +121,7 @@ pub async fn consider(settings: &Pipeline, way: Way, control: &Handle) -> Result
         recorded_at_us: now_us(),
     });
     let (settings, made_slot) = (settings.clone(), ask.made);
-    Ok(Decision { settings, kafka, held, published, before, gap, made_slot, way })
+    Ok(Decision { settings, admin, held, published, before, gap, made_slot, way })
 }
 
 fn nothing(settings: &Pipeline, what: &str) -> Fault {
@@ -209,7 +213,7 @@ impl fmt::Display for Decision {
 impl Decision {
     /// Says what is read again.
     fn reading(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.way, self.settings.snapshot) {
+        match (self.way, &self.settings.snapshot) {
             (Way::Resnapshot, _) => writeln!(
                 f,
                 "all captured tables are read again, beside the stream; rows that were deleted \
@@ -271,21 +275,21 @@ impl Decision {
         let failed = |error: kafka::Error| diagnosis::of_kafka(&error);
         let (settings, name) = (&self.settings, self.settings.checkpoint_topic());
         let factor = settings.kafka.replication_factor;
-        let topic = CheckpointTopic::open(&self.kafka, &name, factor).await.map_err(failed)?;
+        let topic = CheckpointTopic::open(&self.admin, &name, factor).await.map_err(failed)?;
         let memory = recovery::memory(settings, topic);
         let writer = Writer::Apart(memory.become_writer().await.map_err(failed)?);
         let topics = recovery::topics_of(settings, &self.published);
-        let ends = recovery::ends(&self.kafka, topics).await?;
+        let ends = recovery::ends(&self.admin, topics).await?;
         let last = Checkpoint {
             topics: ends.into_iter().map(topic_end).collect(),
             schemas: self.before.map(|before| before.schemas).unwrap_or_default(),
             end_lsn: EndLsn(self.held.facts.slot_confirmed),
             snapshot: books,
-            ..recovery::birth(settings, &self.held.facts)
+            ..birth(&settings.source.slot, &self.held.facts, &instance(), now_us())
         };
         let slot = self.held.holding;
-        let mut keeper = Keeper { memory, writer, last: last.clone(), base: None, slot };
-        keeper.write(last).await.map_err(failed)?;
+        let mut keeper = Keeper { memory, writer, slot };
+        keeper.write(&last).await.map_err(failed)?;
         // Whether the server hears the last word or not: the checkpoint counts.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.held.told.end(self.held.reader))
             .await;
@@ -306,11 +310,11 @@ impl Decision {
             replication_factor: self.settings.kafka.replication_factor,
             config: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
         };
-        Admin::new(&self.kafka).map_err(failed)?.ensure(&topic, &options).await.map_err(failed)?;
+        self.admin.ensure(&topic, &options).await.map_err(failed)?;
         let mut value = Vec::new();
         avro::write_header(id.0, &mut value);
         gap.encode(&mut value);
-        let mut producer = Producer::new(&self.kafka).map_err(failed)?;
+        let mut producer = Producer::new(self.admin.settings()).map_err(failed)?;
         let position = format!("{}:0:0", gap.to);
         let record = Record {
             topic: &topic,
@@ -325,7 +329,9 @@ impl Decision {
         };
         producer.send(&record).map_err(|refusal| match refusal {
             kafka::Refusal::Failed(error) => diagnosis::of_kafka(&error),
-            kafka::Refusal::Full => diagnosis::of_stall(&self.kafka.bootstrap_servers, "no room"),
+            kafka::Refusal::Full => {
+                diagnosis::of_stall(&self.settings.kafka.bootstrap_servers, "no room")
+            }
         })?;
         let delivered = async {
             loop {
@@ -336,7 +342,10 @@ impl Decision {
             }
         };
         tokio::time::timeout(DELIVERY, delivered).await.unwrap_or_else(|_| {
-            Err(diagnosis::of_stall(&self.kafka.bootstrap_servers, "the gap was not acknowledged"))
+            Err(diagnosis::of_stall(
+                &self.settings.kafka.bootstrap_servers,
+                "the gap was not acknowledged",
+            ))
         })
     }
 }

@@ -98,7 +98,7 @@ pub(super) struct OwnTopic {
 pub(super) struct Compiler {
     pub(super) settings: config::settled::Pipeline,
     pub(super) catalog: Connection,
-    pub(super) admin: Admin,
+    pub(super) admin: Arc<Admin>,
     pub(super) registry: Client,
     pub(super) topics: Topics,
     /// How many partitions they had when Kafka was last asked.

@@ -103,7 +103,7 @@ impl Compiler {
         let mut topics = vec![base.clone()];
         loop {
             let next = format!("{base}.v{}", topics.len() + 1);
-            let there = match self.admin.partitions(Some(&next)).await {
+            let there = match self.admin.partitions(&next).await {
                 Ok(there) => there.is_some(),
                 // As with a topic's partitions: what was known has to do.
                 Err(kafka::Error::Unreachable { .. }) => self.partitions.contains_key(&next),

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use waltide_core::delivery::Offer;
 use waltide_core::intake::Intake;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{PgTimestamp, RelationId};
 use waltide_core::snapshot::Book;
+use waltide_core::watermark::Ticket;
 
 use super::commits::{Commits, Place};
-use super::desk::{Desk, Offer, Trouble};
+use super::desk::{Desk, Trouble};
 use super::diagnosis;
 use super::positions::Positions;
 use super::standing::{GIVEN_UP_AFTER, SILENT_AFTER, STALLED_AFTER, Standing, Verdict};
@@ -30,6 +32,9 @@ const OFFER_EVERY: Duration = Duration::from_millis(100);
 /// A stream of which so much can be read at once is behind.
 pub(super) const BEHIND_BYTES: usize = 64 << 10;
 
+/// How often it is looked what has come while there was no room.
+const LOOKS: u8 = 2;
+
 /// How long what is on its way is waited for when a stream ends with a failure.
 const WIND_UP: Duration = Duration::from_secs(2);
 
@@ -42,10 +47,12 @@ pub(super) struct Sink {
     /// Whether they do: a pipeline without snapshots leaves alone what is written of them.
     keeps_book: bool,
     books: Option<Arc<Vec<u8>>>,
+    /// Counts them.
+    edition: u64,
     /// Where records count only once they are committed.
     commits: Option<Commits>,
     /// When transactions were committed whose records have arrived, and are not committed.
-    arrived: Vec<PgTimestamp>,
+    arrived: Vec<(Ticket, PgTimestamp)>,
     offered_at: Instant,
     positions: Arc<Positions>,
     desk: Arc<Desk>,
@@ -56,6 +63,9 @@ pub(super) struct Sink {
     moved: Moved,
     /// For how long there was no room, since it was last asked.
     waited: Duration,
+    /// There was none until a moment ago, and it is not known what has come meanwhile: that belongs
+    /// to the Kafka transaction that has begun, not to the next. So often it is to be looked.
+    looks: u8,
     /// Tables that have been read, and nobody has said so yet.
     pub(super) ended: Vec<RelationId>,
     strictness: Strictness,
@@ -103,6 +113,7 @@ impl Sink {
             keeps_book: false,
             book: Book::default(),
             books: None,
+            edition: 0,
             commits: None,
             arrived: Vec::new(),
             offered_at: Instant::now(),
@@ -113,6 +124,7 @@ impl Sink {
             servers,
             moved: Moved::default(),
             waited: Duration::ZERO,
+            looks: 0,
             ended: Vec::new(),
             strictness,
             held: false,
@@ -140,6 +152,7 @@ impl Sink {
                 Ok(()) => break,
                 Err(Refusal::Full) => {
                     let since = Instant::now();
+                    self.looks = if self.commits.is_some() { LOOKS } else { 0 };
                     let _ = timeout(SHOW_EVERY, self.producer.reported()).await;
                     self.settle()?;
                     // Nobody listens to the server meanwhile, so its silence means nothing.
@@ -156,7 +169,8 @@ impl Sink {
         self.moved.records += 1;
         self.moved.record_bytes += bytes as u64;
         if let Some(commits) = &mut self.commits {
-            commits.handed(bytes as u64, || self.intake.commit_time(record.ticket));
+            let committed = || self.intake.commit_time(record.ticket);
+            commits.handed(record.ticket, bytes as u64, committed);
         }
         Ok(())
     }
@@ -185,7 +199,8 @@ impl Sink {
             self.write_books();
         }
         let Some(commits) = &mut self.commits else { return Ok(()) };
-        commits.cut(&mut self.producer, &self.intake, self.books.as_ref()).map(drop)
+        let books = (self.books.as_ref(), self.edition);
+        commits.cut(&mut self.producer, &self.intake, books).map(drop)
     }
 
     /// Waits until a commit is due that nothing else brings about.
@@ -221,20 +236,25 @@ impl Sink {
         for (ticket, count) in reports {
             match (self.intake.commit_time(*ticket), &self.commits) {
                 (Some(committed), None) => self.status.delivered(committed, clock),
-                (Some(committed), Some(_)) => self.arrived.push(committed),
+                (Some(committed), Some(_)) => self.arrived.push((*ticket, committed)),
                 (None, _) => {}
             }
             self.intake.delivered(*ticket, *count).map_err(diagnosis::of_disorder)?;
         }
         if let Some(commits) = &mut self.commits {
             self.positions.receive(self.received);
-            if let Some(durable) = commits.committed(&mut self.producer, &self.intake)? {
+            if let Some(done) = commits.committed(&mut self.producer, &self.intake)? {
                 self.strictness.standing.acknowledged();
-                self.positions.confirm(durable);
+                self.positions.confirm(done.durable);
                 self.status.checkpointed();
-                self.arrived
-                    .drain(..)
-                    .for_each(|committed| self.status.delivered(committed, clock));
+                let status = &self.status;
+                self.arrived.retain(|(ticket, committed)| {
+                    let is_in_it = *ticket <= done.upto;
+                    if is_in_it {
+                        status.delivered(*committed, clock);
+                    }
+                    !is_in_it
+                });
             }
             return Ok(());
         }
@@ -311,7 +331,7 @@ impl Sink {
         let offer = Offer { durable, last, books: self.books.clone() };
         if self.offered.as_ref() != Some(&offer) {
             self.offered = Some(offer.clone());
-            self.desk.offer(offer);
+            self.desk.offer(offer, self.edition);
         }
     }
 
@@ -319,15 +339,42 @@ impl Sink {
         let mut bytes = Vec::new();
         self.book.encode(&mut bytes);
         self.book.take_changed();
+        // The same books are no other edition: they may not be offered again.
+        self.edition += u64::from(self.books.as_deref() != Some(&bytes));
         self.books = Some(Arc::new(bytes));
         self.offered_at = Instant::now();
     }
 
+    /// Which books will have what is in them now, and which are in a checkpoint.
+    pub(super) fn editions(&self) -> (u64, u64) {
+        let next = self.edition + u64::from(self.book.has_changed());
+        let kept = self.commits.as_ref().map_or_else(|| self.desk.kept(), Commits::kept);
+        (next, kept)
+    }
+
+    /// Whether it is to be read on before anything is committed for want of more.
+    pub(super) const fn is_to_look(&self) -> bool {
+        self.looks > 0
+    }
+
+    /// What there is comes from elsewhere.
+    pub(super) const fn looked(&mut self) {
+        self.looks = 0;
+    }
+
+    /// So much has come. What came in while nobody looked may be much; when there is as much again,
+    /// the stream is behind.
+    pub(super) fn came(&mut self, bytes: usize) {
+        let much = bytes >= BEHIND_BYTES;
+        self.looks = if much { self.looks.saturating_sub(1) } else { 0 };
+        let behind = much && self.looks == 0;
+        if let Some(commits) = &mut self.commits {
+            commits.read(behind);
+        }
+    }
+
     /// Bytes came in and are dealt with.
     pub(super) fn read(&mut self, bytes: usize) {
-        if let Some(commits) = &mut self.commits {
-            commits.read(bytes >= BEHIND_BYTES);
-        }
         self.moved.wal_bytes += bytes as u64;
         self.strictness.standing.heard(Instant::now());
     }

@@ -4,7 +4,7 @@
 //! slot that is missing may be made is not decided here: that could be a gap.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use waltide_core::lsn::Lsn;
 
@@ -28,6 +28,13 @@ const FAILOVER_VERSION: u32 = 170_000;
 /// promises to name what is wrong within ten seconds.
 const SLOT_WAIT: Duration = Duration::from_secs(6);
 
+/// How long another may still be at making the slot before we say so. Two daemons that begin
+/// together are no failure.
+const MAKING_WAIT: Duration = Duration::from_secs(2);
+
+/// Between looks at it.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long making a publication may wait for a lock on a table before we say whose it is. Longer
 /// than `deadlock_timeout`, after which an autovacuum that is in the way gives up by itself.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
@@ -36,7 +43,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(3);
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// How long a server that is otherwise well may take to answer a question.
-pub(super) const ANSWER: Duration = Duration::from_secs(8);
+pub(crate) const ANSWER: Duration = Duration::from_secs(8);
 
 /// `55P03 lock_not_available`
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -75,11 +82,22 @@ pub(super) async fn current_xid(on: &mut Connection) -> Result<u64, Fault> {
 /// Where the slot stands; `None` where there is none.
 pub(super) async fn find_slot(on: &mut Connection, name: &str) -> Result<Option<Lsn>, Fault> {
     let peer = on.peer().clone();
-    let slot = answered(ANSWER, &peer, on.read_slot(name)).await;
-    match slot.map_err(|error| diagnosis::of_source(&error))? {
-        Some(slot) => usable(on, &slot).map(Some),
-        None => Ok(None),
+    let since = Instant::now();
+    loop {
+        let slot = answered(ANSWER, &peer, on.read_slot(name)).await;
+        match slot.map_err(|error| diagnosis::of_source(&error))? {
+            Some(slot) if is_being_made(&slot) && since.elapsed() < MAKING_WAIT => {
+                tokio::time::sleep(LOOK).await;
+            }
+            Some(slot) => return usable(on, &slot).map(Some),
+            None => return Ok(None),
+        }
     }
+}
+
+/// Whether somebody is at it, and waits for transactions that were open before.
+fn is_being_made(slot: &Slot) -> bool {
+    slot.database.is_some() && slot.confirmed_flush_lsn.is_none() && slot.active_pid.is_some()
 }
 
 /// Makes the slot, and says where it starts.
@@ -102,7 +120,7 @@ async fn within<T>(
 }
 
 /// The same for what the server alone decides.
-pub(super) async fn answered<T>(
+pub(crate) async fn answered<T>(
     after: Duration,
     peer: &Peer,
     work: impl Future<Output = Result<T, Error>>,
@@ -234,7 +252,12 @@ async fn complete(
             Ok(true)
         }
         Err(error) => {
-            let _ = on.simple_query("ROLLBACK").await;
+            // A daemon that begins at the same moment makes the same. A connection that was lost is
+            // not asked.
+            let refused = on.simple_query("ROLLBACK").await.is_ok();
+            if refused && Captured::read(on, source).await?.statements(source).is_empty() {
+                return Ok(true);
+            }
             Err(cannot_publish(on, &error, captured, &statements).await)
         }
     }
@@ -349,6 +372,8 @@ async fn make(on: &mut Connection, source: &config::settled::Source) -> Result<L
         Ok(()) => {
             tracing::info!(slot = name, "slot created: changes committed from now on are published")
         }
+        // A daemon that begins at the same moment was a little faster.
+        Err(error) if error.sqlstate() == Some(SqlState::DUPLICATE_OBJECT) => {}
         Err(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
             return Err(blocked(on, name).await);
         }
@@ -368,8 +393,8 @@ async fn make(on: &mut Connection, source: &config::settled::Source) -> Result<L
 async fn create_slot(on: &mut Connection, source: &config::settled::Source) -> Result<(), Error> {
     on.simple_query(&format!("SET statement_timeout = '{}ms'", SLOT_WAIT.as_millis())).await?;
     let created = on.simple_query(&creation(source)).await;
-    on.simple_query("SET statement_timeout = 0").await?;
-    created.map(|_| ())
+    let reset = on.simple_query("SET statement_timeout = 0").await;
+    created.and(reset).map(|_| ())
 }
 
 /// The SQL that makes the slot.
@@ -521,9 +546,12 @@ pub(super) async fn setup_sql(
         format!("-- pipeline {}: what its role needs", settings.name),
         format!("ALTER ROLE {role} LOGIN REPLICATION"),
     ];
-    if let config::settled::Snapshot::Initial(_) = settings.snapshot {
+    if let config::settled::Snapshot::Initial(options) = &settings.snapshot {
         lines.push("-- what it reads of the rows that are there".to_owned());
         lines.extend(grants(on, &captured, &role).await?);
+        if options.max_replica_lag.is_some() {
+            lines.push(format!("GRANT pg_read_all_stats TO {role}"));
+        }
     }
     lines.push("-- what it captures; run by the owner of the tables".to_owned());
     lines.extend(captured.statements(source));

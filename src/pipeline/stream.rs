@@ -163,7 +163,9 @@ impl Engine {
             if draining {
                 self.sink.hurry();
             }
-            self.sink.rest(Place::CaughtUp)?;
+            if !self.sink.is_to_look() {
+                self.sink.rest(Place::CaughtUp)?;
+            }
             if draining && self.sink.is_settled() {
                 self.sink.offer(self.snapshots.is_some());
                 return self.show();
@@ -196,7 +198,7 @@ impl Engine {
                     self.status.enter(State::Draining);
                 }
                 asked = orders.next(), if !draining => self.obey(asked),
-                () = self.sink.due() => {}
+                () = self.sink.due(), if !self.sink.is_to_look() => {}
                 _ = show.tick() => {
                     stopwatch.waited(self.status.stages());
                     self.show()?;
@@ -216,13 +218,19 @@ impl Engine {
                         snapshots.behind = count >= BEHIND_BYTES;
                     }
                     stopwatch.waited(self.status.stages());
+                    self.sink.came(count);
                     self.drain(reader, resting).await?;
                     self.worked(&mut stopwatch);
                     self.sink.read(count);
                 }
+                // Nothing has come meanwhile.
+                () = std::future::ready(()), if self.sink.is_to_look() && !publishing => {
+                    self.sink.came(0);
+                }
                 // Nothing waits for it, so all else has its turn before.
                 () = std::future::ready(()), if publishing => {
                     stopwatch.waited(self.status.stages());
+                    self.sink.looked();
                     Box::pin(self.publish_some()).await?;
                     self.worked(&mut stopwatch);
                 }
@@ -234,7 +242,10 @@ impl Engine {
     fn obey(&mut self, asked: Option<Asked>) {
         // A wish is seen by whoever looks.
         let Some(asked) = asked.filter(Asked::is_wanted) else { return };
-        match asked.command {}
+        match &mut self.snapshots {
+            Some(snapshots) => snapshots.obey(&mut self.sink.book, asked),
+            None => asked.answer(Err(snapshot::never(&self.status.name))),
+        }
     }
 
     fn worked(&mut self, stopwatch: &mut Stopwatch) {
@@ -266,8 +277,9 @@ impl Engine {
         });
         self.status.published(counts);
         if let Some(snapshots) = &mut self.snapshots {
-            self.sink.ended.drain(..).for_each(|table| snapshots.ended(table));
+            self.sink.ended.drain(..).for_each(|table| snapshots.ended(&self.sink.book, table));
             snapshots.show(&self.sink.book);
+            snapshots.answer(self.sink.editions());
         }
         self.sink.show()
     }

@@ -28,7 +28,7 @@ pub(crate) fn check(
 }
 
 /// The topic of a table.
-pub(super) fn name(settings: &Pipeline, table: &TableName) -> Result<String, Fault> {
+pub(crate) fn name(settings: &Pipeline, table: &TableName) -> Result<String, Fault> {
     let topic = settings.topic_of(table);
     if settings.reserved_topics().contains(&topic) {
         return Err(unusable(format!(

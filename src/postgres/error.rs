@@ -347,6 +347,12 @@ impl Error {
         Self::Protocol { peer: peer.clone(), what: what.into() }
     }
 
+    /// A command on a connection whose last one has no end: it is as good as lost.
+    pub(super) fn given_up(peer: &Peer) -> Self {
+        let source = io::Error::other("a command before this one was given up");
+        Self::Closed { peer: peer.clone(), source: Some(source) }
+    }
+
     /// A read or write on an open connection failed. What TLS reports travels inside `io::Error`.
     pub(super) fn broken(peer: &Peer, source: io::Error) -> Self {
         let peer = peer.clone();

@@ -106,7 +106,8 @@ impl Session {
                 self.state = State::Busy;
                 Ok(())
             }
-            State::Busy => Err(Error::protocol(peer, "a command before this one was given up")),
+            // Whoever asks has not heard, or not minded, how that command ended.
+            State::Busy => Err(Error::given_up(peer)),
             State::CopyBoth => Err(Error::protocol(peer, "the replication stream has started")),
         }
     }

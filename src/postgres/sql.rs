@@ -1,6 +1,13 @@
 //! Quoting. Sessions have `standard_conforming_strings` on, so a quote is doubled and nothing
 //! else is special; the replication grammar knows no other way.
 
+/// Two columns: the sizes of a block and of a file of the log, by which
+/// `waltide_core::snapshot::reachable` knows what positions there are.
+pub(crate) const LOG_SIZES: &str = "\
+current_setting('wal_block_size'),
+(SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END
+ FROM pg_settings WHERE name = 'wal_segment_size')";
+
 /// As an identifier, whatever is in it.
 #[must_use]
 pub fn identifier(name: &str) -> String {

@@ -265,6 +265,22 @@ impl Client {
         }
     }
 
+    /// The schema of that id; none where there is none.
+    ///
+    /// # Errors
+    /// Where the registry does not answer.
+    pub async fn schema(&self, id: SchemaId) -> Result<Option<String>, Error> {
+        let answer = match self.get(&["schemas", "ids", &id.0.to_string()], "").await {
+            Ok(answer) => answer,
+            Err(Error::Unknown { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let schema = answer.get("schema").and_then(Value::as_str);
+        schema.map(|schema| Some(schema.to_owned())).ok_or_else(|| Error::Foreign {
+            reason: format!("no schema in: {}", quote(&answer.to_string())),
+        })
+    }
+
     /// The newest schema of a subject.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use slow::Slow;
 pub use slow::{Outages, SlotHealth, Trouble};
 pub use stages::{Stage, Stages};
 pub use state::State;
-pub use tables::{Counts, MAX_TABLES, OTHER_TABLES, Snapshot, Table};
+pub use tables::{BLOCK_BYTES, Counts, End, MAX_TABLES, OTHER_TABLES, Snapshot, Table};
 
 /// "No commit in flight."
 const NONE: i64 = i64::MIN;
@@ -323,19 +323,10 @@ impl Pipeline {
     }
 
     /// A table has been read, or will not be.
-    pub fn snapshot_ended(&self, table: &str, done: bool) {
+    pub fn snapshot_ended(&self, table: &str, end: End) {
         let mut slow = self.slow();
-        match slow.snapshots.get_mut(table) {
-            Some(snapshot) if done => {
-                *snapshot = Snapshot {
-                    rows: snapshot.rows,
-                    blocks: snapshot.blocks,
-                    done,
-                    ..Snapshot::default()
-                };
-            }
-            _ => drop(slow.snapshots.remove(table)),
-        }
+        let snapshot = slow.snapshots.entry(table.to_owned()).or_default();
+        *snapshot = snapshot.ended(end);
     }
 
     /// How far the reading of tables is, of those that this process has read.
@@ -442,25 +433,28 @@ impl Pipeline {
     /// How old what a consumer sees is.
     ///
     /// The age of the oldest commit in flight by the server's clock; zero when everything the
-    /// server has is delivered; the time since we last heard of the server while it is away; and,
-    /// while it is ahead of what it has sent, the time since we had caught up.
+    /// server has is delivered; while it is ahead of what it has sent, the time since we had caught
+    /// up. While there is no stream it is at least the time since we last heard of the server.
     #[must_use]
     pub fn lag(&self) -> Duration {
         let uptime_ms = self.uptime_ms();
         let since =
             |ms: &AtomicU64| Duration::from_millis(uptime_ms.saturating_sub(ms.load(Relaxed)));
-        if !self.state().has_stream() {
-            return since(&self.contact_ms);
-        }
+        // A server may be heard well while Kafka takes nothing, so the one does not hide the other.
+        let away = match self.state().has_stream() {
+            true => Duration::ZERO,
+            false => since(&self.contact_ms),
+        };
         let age_us = self.oldest_age_us.load(Relaxed);
         if age_us != NONE {
             let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
             // While the owner shows itself what is in flight changes all the time; when it does
             // not, what was in flight grows older.
             let silent = since(&self.shown_ms);
-            return if silent < SHOWN_EVERY_AT_LEAST { age } else { age + silent };
+            let age = if silent < SHOWN_EVERY_AT_LEAST { age } else { age + silent };
+            return age.max(away);
         }
-        if self.lag_bytes() == 0 { Duration::ZERO } else { since(&self.caught_up_ms) }
+        if self.lag_bytes() == 0 { away } else { away.max(since(&self.caught_up_ms)) }
     }
 
     fn uptime_ms(&self) -> u64 {

@@ -50,8 +50,19 @@ pub struct Table {
     pub schema: Option<u32>,
 }
 
+/// How the reading of a table came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All of it has been read.
+    Done,
+    /// Somebody has taken it back.
+    Cancelled,
+    /// The table went away.
+    Gone,
+}
+
 /// How far the reading of a table is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Rows published so far.
     pub rows: u64,
@@ -65,31 +76,73 @@ pub struct Snapshot {
     pub fault: Option<Fault>,
     /// For how long it is being read.
     pub running_s: u64,
-    /// Whether it has been read.
-    pub done: bool,
+    /// Rows that came in a second, as of late.
+    pub rows_per_second: Option<f64>,
+    /// How long the rest takes at the pace of late; none while that is not known.
+    pub left_seconds: Option<f64>,
+    /// Somebody has asked for it.
+    pub asked: bool,
+    /// Which rows are read, where not all.
+    pub filter: Option<String>,
+    /// How many rows were named by their keys, where only those are read.
+    pub keys: Option<usize>,
+    /// Nothing more is read until somebody says so.
+    pub paused: bool,
+    /// How it ended.
+    pub end: Option<End>,
 }
+
+/// What a block of a table has, unless somebody built the server otherwise.
+pub const BLOCK_BYTES: u64 = 8192;
 
 impl Snapshot {
     /// How much of it is read, from zero to one; none before it is measured.
     #[must_use]
     pub fn part(&self) -> Option<f64> {
-        let (blocks, left) = (self.blocks?, if self.done { 0 } else { self.blocks_left? });
-        let part = blocks.saturating_sub(left) as f64 / blocks.max(1) as f64;
-        Some(if self.done { 1.0 } else { part })
+        let (blocks, left) = (self.blocks?, self.blocks_left?);
+        if self.end == Some(End::Done) {
+            return Some(1.0);
+        }
+        Some(blocks.saturating_sub(left) as f64 / blocks.max(1) as f64)
     }
 
-    /// How long the rest takes, at the rate so far; none while that says nothing.
+    /// Bytes of the table that were read, and all there were when it was measured.
     #[must_use]
-    pub fn left_seconds(&self) -> Option<f64> {
-        let part = self.part().filter(|part| *part > 0.0 && !self.done)?;
-        Some(self.running_s as f64 * (1.0 - part) / part)
+    pub fn bytes(&self) -> Option<(u64, u64)> {
+        let (blocks, left) = (self.blocks?, self.blocks_left?);
+        Some((blocks.saturating_sub(left) * BLOCK_BYTES, blocks * BLOCK_BYTES))
+    }
+
+    /// How many rows it will have been, as far as can be told by what was read.
+    #[must_use]
+    pub fn rows_expected(&self) -> Option<u64> {
+        let (blocks, left) = (self.blocks?, self.blocks_left?);
+        self.rows.saturating_mul(blocks).checked_div(blocks.saturating_sub(left))
+    }
+
+    /// How it ended, where what it was is kept.
+    #[must_use]
+    pub fn ended(&self, end: End) -> Self {
+        Self {
+            rows: self.rows,
+            blocks: self.blocks,
+            blocks_left: if end == End::Done { self.blocks.map(|_| 0) } else { self.blocks_left },
+            running_s: self.running_s,
+            asked: self.asked,
+            filter: self.filter.clone(),
+            end: Some(end),
+            ..Self::default()
+        }
     }
 
     /// As metrics and the API write it.
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self {
-            Self { done: true, .. } => "done",
+            Self { end: Some(End::Done), .. } => "done",
+            Self { end: Some(End::Cancelled), .. } => "cancelled",
+            Self { end: Some(End::Gone), .. } => "gone",
+            Self { paused: true, .. } => "paused",
             Self { fault: Some(_), .. } => "failing",
             Self { waits: true, .. } => "waiting",
             _ => "reading",

@@ -58,6 +58,16 @@ fn lag_is_the_age_of_the_oldest_commit_in_flight_by_the_servers_clock() {
 }
 
 #[test]
+fn a_server_that_is_heard_hides_no_commit_that_kafka_does_not_take() {
+    let pipeline = Pipeline::new("shop");
+    pipeline.enter(State::Waiting(fault()));
+    let committed = PgTimestamp(now().0 - 12_000_000);
+    pipeline.progress(Lsn(100), Lsn(50), Some(committed), 1);
+    pipeline.heard(Lsn(100), now());
+    assert!(pipeline.lag() > Duration::from_secs(11), "{:?}", pipeline.lag());
+}
+
+#[test]
 fn what_was_long_on_its_way_does_not_make_a_lag_smaller() {
     let pipeline = Pipeline::new("shop");
     pipeline.enter(State::Streaming);
@@ -101,18 +111,21 @@ fn the_last_failures_are_remembered_and_the_same_one_in_a_row_once() {
 }
 
 #[test]
-fn what_is_left_of_a_table_is_told_by_the_rate_so_far() {
-    let at = |blocks_left, running_s| Snapshot {
+fn how_much_of_a_table_there_is_is_told_by_what_was_read() {
+    let at = |blocks_left| Snapshot {
+        rows: 50,
         blocks: Some(100),
         blocks_left: Some(blocks_left),
-        running_s,
         ..Snapshot::default()
     };
-    assert_eq!((at(100, 9).part(), at(100, 9).left_seconds()), (Some(0.0), None));
-    assert_eq!((at(75, 10).part(), at(75, 10).left_seconds()), (Some(0.25), Some(30.0)));
-    let done = Snapshot { done: true, blocks_left: None, ..at(0, 0) };
-    assert_eq!((done.part(), done.left_seconds()), (Some(1.0), None));
-    assert_eq!(Snapshot::default().part(), None);
+    assert_eq!((at(100).part(), at(100).rows_expected()), (Some(0.0), None));
+    assert_eq!((at(75).part(), at(75).rows_expected()), (Some(0.25), Some(200)));
+    assert_eq!(at(75).bytes(), Some((25 * 8192, 100 * 8192)));
+    let done = at(75).ended(End::Done);
+    assert_eq!((done.part(), done.rows_expected(), done.state()), (Some(1.0), Some(50), "done"));
+    let cancelled = at(75).ended(End::Cancelled);
+    assert_eq!((cancelled.part(), cancelled.state()), (Some(0.25), "cancelled"));
+    assert_eq!((Snapshot::default().part(), Snapshot::default().bytes()), (None, None));
 }
 
 #[test]

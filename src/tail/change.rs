@@ -8,8 +8,8 @@ use waltide_core::change::{Position, Row};
 use waltide_core::intake::Place;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{Message, Relation, RelationId};
+use waltide_core::read_back::Schema;
 
-use super::avro::Schema;
 use crate::fault::{Code, Fault};
 use crate::pipeline;
 use crate::postgres::{Connection, Error};

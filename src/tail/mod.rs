@@ -4,7 +4,6 @@
 //! read back, so what is shown is what a consumer would read. The slot is temporary: the server
 //! drops it when the connection ends, however that happens.
 
-mod avro;
 mod change;
 mod published;
 

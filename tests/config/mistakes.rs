@@ -390,6 +390,28 @@ fn properties_that_guarantee_delivery_are_refused_by_name_and_reason() {
     assert_eq!(only(&text).0, Kind::RefusedProperty);
 }
 
+/// Run with `--no-default-features` as well, by the forge.
+#[test]
+fn what_a_slim_build_lacks_is_refused_by_name_and_line() {
+    for (property, line) in [
+        ("properties:\n  security.protocol: SASL_SSL", 8),
+        ("properties:\n  sasl.mechanism: SCRAM-SHA-512", 8),
+        ("properties:\n  ssl.ca.location: /ca.pem", 8),
+        ("token_file: /run/token", 7),
+    ] {
+        let text = minimal_with("kafka", property);
+        if cfg!(feature = "kafka-tls") {
+            let none = [("", ""); 0].into_iter().collect();
+            let loaded = waltide::config::parse("waltide.yaml", &text, &none);
+            assert!(loaded.is_ok(), "{property}: {loaded:?}");
+            continue;
+        }
+        let (kind, at, _, help) = only(&text);
+        assert_eq!((kind, at), (Kind::NotBuilt, line), "{property}");
+        assert!(help.contains("kafka-tls"), "{help}");
+    }
+}
+
 #[test]
 fn every_known_property_is_either_taken_or_refused() {
     let mut refused = 0;

@@ -32,6 +32,23 @@ fn the_example_of_the_design_means_what_it_says() {
 }
 
 #[test]
+fn an_endpoint_speaks_tls_with_a_certificate_and_its_key() {
+    let with = |http: &str| format!("{MINIMAL}\nhttp: {http}\n");
+    assert_eq!(load(&with("{}")).config.http.tls, None);
+    let tls = load(&with("{ tls: { certificate: /c.pem, key: /k.pem } }")).config.http.tls;
+    let tls = tls.expect("it is given");
+    assert_eq!(
+        (tls.certificate.as_path(), tls.key.as_path()),
+        ("/c.pem".as_ref(), "/k.pem".as_ref())
+    );
+    for (one, other) in [("certificate", "`key`"), ("key", "`certificate`")] {
+        let errors = errors(&with(&format!("{{ tls: {{ {one}: /x }} }}")));
+        assert_eq!(errors.count(), 1, "{errors}");
+        assert!(errors.to_string().contains(other), "{errors}");
+    }
+}
+
+#[test]
 fn a_directory_stands_for_a_registry() {
     let with = |lines: &str| {
         let lines: String = lines.lines().map(|line| format!("      {line}\n")).collect();

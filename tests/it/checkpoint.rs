@@ -4,12 +4,13 @@
 mod failures;
 pub(crate) mod tap;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::ResourceSpecifier;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use waltide::kafka::{CheckpointTopic, CheckpointWriter, Error, Settings};
+use waltide::kafka::{Admin, CheckpointTopic, CheckpointWriter, Error, Settings};
 use waltide_core::checkpoint::{Checkpoint, FORMAT_VERSION, Unreadable};
 use waltide_stack::Stack;
 
@@ -24,14 +25,15 @@ const BRIEFLY: Duration = Duration::from_millis(800);
 /// How much later than its deadline a call may return: scheduling, and the outer guard.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
-fn settings(bootstrap_servers: String) -> Settings {
-    Settings { bootstrap_servers, ..Settings::default() }
+fn admin(bootstrap_servers: String) -> Arc<Admin> {
+    let settings = Settings { bootstrap_servers, ..Settings::default() };
+    Arc::new(Admin::new(&settings).unwrap())
 }
 
 /// A topic of that name on the shared Kafka.
 async fn topic(name: &str) -> CheckpointTopic {
-    let settings = settings(Stack::shared().kafka().bootstrap());
-    CheckpointTopic::open(&settings, name, Some(1)).await.unwrap()
+    let admin = admin(Stack::shared().kafka().bootstrap());
+    CheckpointTopic::open(&admin, name, Some(1)).await.unwrap()
 }
 
 /// The transactional id of a topic's pipeline.
@@ -246,7 +248,7 @@ async fn a_write_takes_milliseconds() {
 async fn the_topic_is_made_so_that_its_last_record_stays() {
     let topic = topic("made").await;
     let kafka = Stack::shared().kafka();
-    let again = CheckpointTopic::open(&settings(kafka.bootstrap()), topic.name(), None).await;
+    let again = CheckpointTopic::open(&admin(kafka.bootstrap()), topic.name(), None).await;
     again.expect("it is there already");
     let made = tap::described(kafka, ResourceSpecifier::Topic(topic.name())).await;
     for (key, value) in [
@@ -267,7 +269,7 @@ async fn a_topic_that_would_lose_checkpoints_is_refused() {
     for (name, named) in
         [("two-partitions", "2 partitions"), ("expiring", "delete"), ("expiring-too", "delete")]
     {
-        match CheckpointTopic::open(&settings(kafka.bootstrap()), name, None).await {
+        match CheckpointTopic::open(&admin(kafka.bootstrap()), name, None).await {
             Err(Error::Topic { topic, reason }) => {
                 assert_eq!(topic, name);
                 assert!(reason.contains(named), "{reason}");

@@ -222,10 +222,21 @@ fn write(shop: &Database, enough: &AtomicBool) -> u64 {
 
 #[test]
 fn in_what_the_image_holds_it_rolls_out_under_load_without_a_gap_or_a_repetition() {
+    rolls_out("at_least_once");
+}
+
+#[test]
+fn a_roll_out_of_exactly_once_neither_skips_nor_repeats() {
+    rolls_out("exactly_once");
+}
+
+#[track_caller]
+fn rolls_out(delivery: &str) {
     let shop = Stack::shared().database(Version::NEWEST, "contained");
     shop.execute("CREATE TABLE orders (id bigint PRIMARY KEY, item text)");
-    let pipeline =
-        Pipeline::of(&shop).with("source.password_file", "/run/secrets/waltide/source/password");
+    let pipeline = Pipeline::of(&shop)
+        .with("source.password_file", "/run/secrets/waltide/source/password")
+        .with("delivery", delivery);
     let chart = Chart::of(&pipeline);
     let old = chart.start(&pipeline);
     old.daemon.wait_for_state("streaming");
@@ -244,7 +255,9 @@ fn in_what_the_image_holds_it_rolls_out_under_load_without_a_gap_or_a_repetition
             let records = || new.daemon.status()["records"].as_u64().filter(|records| *records > 0);
             let before = eventually("changes flow again", SOON, records);
             let pause = from.elapsed();
-            eprintln!("the old one ended in {took:?}; changes flowed again after {pause:?}");
+            eprintln!(
+                "{delivery}: the old one ended in {took:?}; changes flowed again after {pause:?}"
+            );
             assert!(pause < HANDOVER, "changes flowed again after {pause:?}");
             let goes_on = || records().filter(|records| *records >= before + 10 * ROWS);
             eventually("it goes on", SOON, goes_on);

@@ -2,9 +2,12 @@
 
 mod api;
 mod flood;
+mod fuzz;
 mod guard;
 mod pause;
 mod reload;
+mod terminal;
+mod tls;
 
 use crate::cli::{Ended, waltide};
 use crate::support::{Daemon, Pipeline};

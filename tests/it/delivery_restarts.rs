@@ -2,7 +2,7 @@
 //! what was there, in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use waltide_stack::serde_json::{self, Value, json};
 use waltide_stack::{Database, KafkaOptions, Stack, Version, eventually};
 
 use crate::random::writer::SCHEMA;
-use crate::random::{assert_nothing_is_missing, write};
+use crate::random::{self, assert_nothing_is_missing};
 use crate::support::{Daemon, Pipeline, Random, SOON, on_each_version, without_repeats};
 
 /// Restarts in one test. Enough that some fall into every phase of a daemon's life.
@@ -26,23 +26,9 @@ fn under_load(
     random: &Random,
     disturb: impl FnOnce() -> Daemon,
 ) -> (Daemon, BTreeSet<String>) {
-    let enough = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let wanted = |_| {
-            // Some time for the daemon: an endless backlog would only make the test longer.
-            thread::sleep(Duration::from_millis(50));
-            !enough.load(Ordering::Relaxed)
-        };
-        let writers = scope.spawn(move || write(shop, random, MOST_ROWS, wanted));
-        // However this ends, the writers must.
-        let daemon = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
-        enough.store(true, Ordering::Relaxed);
-        let committed = writers.join().expect("the writers");
-        match daemon {
-            Ok(daemon) => (daemon, committed),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    // Some time for the daemon: an endless backlog would only make the test longer.
+    let patience = |_: &AtomicBool| thread::sleep(Duration::from_millis(50));
+    random::under_load(shop, random, MOST_ROWS, patience, disturb)
 }
 
 /// Checks all topics and says how many records came again.

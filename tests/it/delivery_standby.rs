@@ -1,10 +1,11 @@
 //! A second daemon with the same configuration waits for the slot and takes over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use waltide_stack::serde_json::Value;
-use waltide_stack::{KafkaOptions, Proxy, Stack, Version, eventually};
+use waltide_stack::{KafkaOptions, PostgresOptions, Proxy, Stack, Version, eventually};
 
 use crate::support::{
     Daemon, Lsn, Pipeline, SOON, assert_each_once_and_in_order, on_each_version, without_repeats,
@@ -208,4 +209,39 @@ fn a_predecessor_that_wakes_up_acknowledges_nothing() {
     let seen: BTreeSet<_> =
         pipeline.changes("public.orders").iter().map(|it| it.position).collect();
     assert_eq!(seen.len(), 2000);
+}
+
+/// Publication, slot, topics and checkpoint are wanted by both at the same moment.
+#[test]
+fn two_daemons_that_begin_a_pipeline_at_once_are_a_leader_and_a_standby() {
+    // Making a slot waits for what is open in any database.
+    let server = PostgresOptions::new(Version::NEWEST).start();
+    let other = server.session("postgres");
+    for attempt in 0..5 {
+        let shop = server.database(&format!("at once {attempt}"));
+        shop.execute("CREATE TABLE orders (id int PRIMARY KEY)");
+        let pipeline = Pipeline::of(&shop);
+        other.execute("BEGIN; SELECT txid_current()");
+        let daemons = [pipeline.launch(), pipeline.launch()];
+        let slot = pipeline.slot();
+        let sql = format!("SELECT FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        eventually("one makes the slot", SOON, || (!shop.query(&sql).is_empty()).then_some(()));
+        // So that the other one comes to see it half made.
+        thread::sleep(Duration::from_millis(300));
+        other.execute("COMMIT");
+        daemons.iter().for_each(Daemon::wait_ready);
+        eventually("one leads and one stands by", SOON, || {
+            let mut states = daemons.each_ref().map(|it| it.status()["state"].clone());
+            states.sort_by_key(ToString::to_string);
+            (states == ["standby", "streaming"]).then_some(())
+        });
+        for daemon in &daemons {
+            let errors = daemon.events().into_iter().filter(|it| it["level"] == "ERROR");
+            assert_eq!(errors.collect::<Vec<_>>(), [] as [Value; 0]);
+        }
+        shop.execute("INSERT INTO orders VALUES (1)");
+        pipeline.wait_until_delivered();
+        daemons.into_iter().for_each(Daemon::terminate);
+        assert_eq!(pipeline.changes("public.orders").len(), 1);
+    }
 }

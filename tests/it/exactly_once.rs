@@ -14,7 +14,7 @@ use waltide_stack::serde_json::json;
 use waltide_stack::{Database, KafkaOptions, Stack, Version, eventually};
 
 use crate::random::writer::SCHEMA;
-use crate::random::{assert_nothing_is_missing, write};
+use crate::random::{self, assert_nothing_is_missing};
 use crate::support::{
     Change, Daemon, Op, Pipeline, Random, SOON, assert_each_once_and_in_order, on_each_version,
     without_repeats,
@@ -47,28 +47,15 @@ fn under_load(
     random: &Random,
     disturb: impl FnOnce() -> Daemon,
 ) {
-    let enough = AtomicBool::new(false);
-    let (daemon, committed) = thread::scope(|scope| {
-        let wanted = |_| {
-            let done = || enough.load(Ordering::Relaxed);
+    let patience = |enough: &AtomicBool| {
+        let done = || enough.load(Ordering::Relaxed);
+        let behind = || pipeline.end_of_log().0.saturating_sub(pipeline.confirmed().0);
+        thread::sleep(Duration::from_millis(50));
+        while !done() && behind() > BACKLOG {
             thread::sleep(Duration::from_millis(50));
-            while !done()
-                && pipeline.end_of_log().0.saturating_sub(pipeline.confirmed().0) > BACKLOG
-            {
-                thread::sleep(Duration::from_millis(50));
-            }
-            !done()
-        };
-        let writers = scope.spawn(move || write(shop, random, MOST_ROWS, wanted));
-        // However this ends, the writers must.
-        let daemon = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
-        enough.store(true, Ordering::Relaxed);
-        let committed = writers.join().expect("the writers");
-        match daemon {
-            Ok(daemon) => (daemon, committed),
-            Err(panic) => std::panic::resume_unwind(panic),
         }
-    });
+    };
+    let (daemon, committed) = random::under_load(shop, random, MOST_ROWS, patience, disturb);
     pipeline.wait_until_delivered();
     daemon.terminate();
     check(shop, pipeline, &committed);

@@ -12,7 +12,7 @@ mod kafka;
 mod login;
 mod names;
 mod registry;
-mod rotation;
+pub(crate) mod rotation;
 mod rows;
 mod secrets;
 mod source;

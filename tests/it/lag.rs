@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use waltide_stack::serde_json::json;
 use waltide_stack::{Database, KafkaOptions, PostgresOptions, Version, eventually};
 
 use crate::cli::waltide;
@@ -132,6 +133,33 @@ fn an_open_transaction_is_no_lag_and_an_idle_database_has_none() {
     pipeline.wait_until_delivered();
     is_gone(&daemon);
     assert_eq!(pipeline.topic("public.orders").wait_for(2, SOON).len(), 2);
+    daemon.terminate();
+}
+
+#[test]
+fn rows_that_are_being_read_are_no_lag_and_hide_none() {
+    let postgres = PostgresOptions::new(Version::NEWEST).start();
+    let database = postgres.database("lag snapshot");
+    database.execute(ORDERS);
+    database
+        .execute("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 60000) n");
+    let kafka = KafkaOptions::new().start();
+    // Some megabytes, for half a minute.
+    let slowly = json!({ "mode": "initial", "parallelism": 1, "max_rate": 400_000 });
+    let pipeline = Pipeline::of(&database).with("snapshot", slowly).into_kafka(&kafka);
+    let daemon = pipeline.start();
+    let state = || daemon.status()["snapshots"]["public.orders"]["state"].clone();
+    eventually("the table is being read", SOON, || (state() == "reading").then_some(()));
+    for id in 0..10 {
+        order(&database, 100_000 + id);
+        is_gone(&daemon);
+    }
+    kafka.pause();
+    let since = order(&database, 200_000);
+    grows(&daemon, since, 6.0);
+    kafka.resume();
+    is_gone(&daemon);
+    assert_ne!(state(), "done", "it was over before its lag was looked at");
     daemon.terminate();
 }
 

@@ -40,3 +40,4 @@ mod support;
 mod tail;
 mod transactions;
 mod values;
+mod verify;

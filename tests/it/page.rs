@@ -1,5 +1,8 @@
 //! A browser shows what the daemon does: the page of a real daemon in a headless Chromium.
 
+mod cost;
+mod looks;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -98,7 +101,7 @@ fn the_page_shows_a_load_a_fault_with_its_way_out_and_the_recovery() {
     database.execute("INSERT INTO orders SELECT n, md5(n::text) FROM generate_series(1, 50000) n");
     let kafka = KafkaOptions::new().start();
     let pipeline = Pipeline::of(&database)
-        .with("snapshot", json!({ "mode": "initial", "max_rate": 300_000 }))
+        .with("snapshot", json!({ "mode": "initial", "max_rate": 150_000 }))
         .into_kafka(&kafka);
     let daemon = pipeline.start();
     let mut page = Page::open(&daemon);

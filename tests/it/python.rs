@@ -1,7 +1,7 @@
 //! Confluent's own deserialiser, in Python, reads what is published.
 //!
-//! It is installed from `python/requirements.txt` into an environment below the target directory
-//! when it is first needed. Without Python the test fails: `make deps` installs it.
+//! It and the fuzzer of the API are installed from `python/requirements.txt` into an environment
+//! below the target directory when they are first needed. Without Python the test fails: `make deps` installs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use waltide_stack::{Registry, Stack, Version};
 use crate::support::Pipeline;
 
 /// The interpreter in whose environment the deserialiser is.
-fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let wanted = include_str!("python/requirements.txt");
@@ -37,7 +37,7 @@ fn sources() -> PathBuf {
 
 /// What a command prints.
 #[track_caller]
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| {
         panic!("{command:?}: {error}. Python 3 with venv is needed: `make deps` installs it")
     });

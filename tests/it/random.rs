@@ -10,12 +10,13 @@
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use waltide_stack::{Database, Stack, Version};
 
 use crate::support::{
-    Change, Pipeline, Random, Table, assert_each_once_and_in_order, assert_table_is,
+    Change, Daemon, Pipeline, Random, Table, assert_each_once_and_in_order, assert_table_is,
     assert_transactions_are_whole, on_each_version,
 };
 use writer::{SCHEMA, Writer};
@@ -48,6 +49,15 @@ fn topics_hold_exactly_what_the_tables_hold(version: Version) {
     for changes in topics.values() {
         assert_each_once_and_in_order(changes);
     }
+    // Should something be missing, this says where.
+    for (table, changes) in &topics {
+        for partition in 0..3 {
+            let of = changes.iter().filter(|change| change.partition == partition);
+            let at = of.map(|change| change.position);
+            let (count, first, last) = (at.clone().count(), at.clone().min(), at.max());
+            eprintln!("{table} {partition}: {count} records, {first:?} to {last:?}");
+        }
+    }
     assert_nothing_is_missing(&shop, &committed, &topics);
     eprintln!(
         "{test}: {} transactions, {} records; written in {written:.1?}, delivered after \
@@ -76,6 +86,34 @@ pub(crate) fn write(
             })
             .collect();
         writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    })
+}
+
+/// Lets writers write while `disturb` has its way with the daemon. `patience` is theirs before each
+/// transaction; it ends early where enough was written.
+pub(crate) fn under_load(
+    shop: &Database,
+    random: &Random,
+    most_rows: u64,
+    patience: impl Fn(&AtomicBool) + Sync,
+    disturb: impl FnOnce() -> Daemon,
+) -> (Daemon, BTreeSet<String>) {
+    let enough = AtomicBool::new(false);
+    let (enough, patience) = (&enough, &patience);
+    std::thread::scope(|scope| {
+        let wanted = |_| {
+            patience(enough);
+            !enough.load(Ordering::Relaxed)
+        };
+        let writers = scope.spawn(move || write(shop, random, most_rows, wanted));
+        // However this ends, the writers must.
+        let daemon = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
+        enough.store(true, Ordering::Relaxed);
+        let committed = writers.join().expect("the writers");
+        match daemon {
+            Ok(daemon) => (daemon, committed),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })
 }
 

@@ -16,6 +16,10 @@ const FIRST_ROW: Duration = Duration::from_secs(30);
 /// A pipeline's series without those of tables: what docs/metrics.md says.
 const SERIES: usize = 65;
 
+/// Threads of a pipeline that streams: its own, and four or five for each of its three clients of
+/// Kafka. Who asks Kafka is shared by all pipelines.
+const THREADS: usize = 16;
+
 /// A figure that a long run raises.
 fn figure(variable: &str, usual: usize) -> usize {
     std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
@@ -106,6 +110,12 @@ fn a_daemon_with_many_pipelines_streams_the_first_row_of_each_soon() {
     let took = from.elapsed();
     let per_pipeline = took / u32::try_from(count).expect("a count");
     eprintln!("{count} pipelines: the first row after {first:?}, of the last after {took:?}");
+    // Clients that were there for a step of the start take some seconds to end.
+    let threads = eventually("only those that are needed are left", SOON, || {
+        Some(of_process(&daemon, "Threads:")).filter(|threads| *threads < THREADS * count + 20)
+    });
+    let peak = of_process(&daemon, "VmHWM:") / 1024;
+    eprintln!("{threads} threads, at most {peak} MiB resident");
     let scraped = Instant::now();
     let (_, metrics) = daemon.get("/metrics").expect("an answer");
     let scraped = scraped.elapsed();
@@ -114,6 +124,16 @@ fn a_daemon_with_many_pipelines_streams_the_first_row_of_each_soon() {
     assert!(first < FIRST_ROW && per_pipeline < FIRST_ROW / 8, "{first:?}, {took:?}");
     assert!(series < SERIES * count, "{series} series");
     daemon.terminate();
+}
+
+/// A number of the daemon's process.
+#[track_caller]
+fn of_process(daemon: &Daemon, name: &str) -> usize {
+    let file = format!("/proc/{}/status", daemon.process().pid());
+    let status = std::fs::read_to_string(file).expect("a process");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+    let number = line.split_ascii_whitespace().nth(1).expect("a number");
+    number.parse().expect("a number")
 }
 
 fn has_published(pipeline: &Value) -> bool {

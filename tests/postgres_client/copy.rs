@@ -100,5 +100,5 @@ async fn the_rest_can_be_skipped_but_not_forgotten() {
     let mut copy = connection.copy_out(sql).await.unwrap();
     within(copy.fill()).await.unwrap();
     let error = within(connection.simple_query("SELECT 1")).await.unwrap_err();
-    assert!(matches!(error, Error::Protocol { .. }), "{error}");
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
 }

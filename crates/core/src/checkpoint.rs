@@ -113,12 +113,15 @@ pub struct RegisteredSchema {
 }
 
 #[cfg(test)]
+pub(crate) use tests::checkpoint as smallest;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::lsn::Lsn;
 
     /// The smallest that can be true.
-    pub(super) fn checkpoint() -> Checkpoint {
+    pub(crate) fn checkpoint() -> Checkpoint {
         Checkpoint {
             system_identifier: 7,
             timeline: 1,

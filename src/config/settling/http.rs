@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::Settling;
 use crate::config::error::Kind;
-use crate::config::reading::Key;
-use crate::config::settled::Http;
+use crate::config::reading::{Given, Key};
+use crate::config::settled::{Http, HttpTls};
 use crate::config::typed::{self, value_or};
 
 /// Where it is unless told otherwise.
@@ -23,7 +23,21 @@ impl Settling<'_> {
         let listen = self.listen(&typed.listen);
         let token = self.secret((&typed.token, &typed.token_file));
         let protect_reads = value_or(&typed.protect_reads, false);
-        Some(Http { listen: listen?, token: token?, protect_reads })
+        let tls = self.tls(&typed.tls);
+        Some(Http { listen: listen?, token: token?, protect_reads, tls: tls? })
+    }
+
+    /// The outer nothing says that a problem was collected.
+    fn tls(&mut self, typed: &Key<typed::HttpTls>) -> Option<Option<HttpTls>> {
+        let Given { value: typed, at } = match typed {
+            Key::Broken => return None,
+            Key::Absent => return Some(None),
+            Key::Given(given) => given,
+        };
+        let certificate = typed.certificate.required("certificate", at, self.problems);
+        let key = typed.key.required("key", at, self.problems);
+        let (certificate, key) = (certificate?.value.clone(), key?.value.clone());
+        Some(Some(HttpTls { certificate, key }))
     }
 
     fn listen(&mut self, typed: &Key<String>) -> Option<SocketAddr> {

@@ -128,7 +128,7 @@ impl Settling<'_> {
         let registry = typed.registry.required("registry", at, self.problems);
         let registry = registry.and_then(|given| self.registry(given));
         let delivery = Self::delivery(&typed.delivery);
-        let snapshot = Self::snapshot(&typed.snapshot);
+        let snapshot = self.snapshot(&typed.snapshot);
         let prefix = self.prefix(name, typed);
         let options = prefix
             .as_deref()
@@ -306,23 +306,32 @@ impl Settling<'_> {
         })
     }
 
-    fn snapshot(typed: &Key<typed::SnapshotOrWord>) -> Option<Snapshot> {
+    fn snapshot(&mut self, typed: &Key<typed::SnapshotOrWord>) -> Option<Snapshot> {
         let nothing = typed::SnapshotOrWord::default();
         let typed::SnapshotOrWord(typed) = match typed {
             Key::Broken => return None,
             Key::Absent => &nothing,
             Key::Given(given) => &given.value,
         };
-        if value_or(&typed.mode, SnapshotMode::Initial) == SnapshotMode::Never {
+        let mode = value_or(&typed.mode, SnapshotMode::Initial);
+        if mode == SnapshotMode::Never {
             return Some(Snapshot::Never);
         }
         let parallelism = typed.parallelism.value().and_then(|count| u8::try_from(count.0).ok());
-        let rate = typed.max_rate.value().and_then(|count| u64::try_from(count.0).ok());
+        let from = match &typed.from {
+            Key::Broken => return None,
+            Key::Absent => None,
+            Key::Given(given) => Some(Box::new(self.replica(given)?)),
+        };
         let keyless = typed.keyless_max_bytes.value().and_then(|count| u64::try_from(count.0).ok());
         let keyless = keyless.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0));
         Some(Snapshot::Initial(SnapshotOptions {
+            on_request: mode == SnapshotMode::OnRequest,
             parallelism: parallelism.unwrap_or(DEFAULT_PARALLELISM),
-            max_rate: rate.filter(|rate| *rate > 0),
+            max_rate: limit(&typed.max_rate),
+            max_rows: limit(&typed.max_rows),
+            max_replica_lag: limit(&typed.max_replica_lag_bytes),
+            from,
             keyless_max_bytes: keyless.unwrap_or(Some(DEFAULT_KEYLESS_BYTES)),
         }))
     }
@@ -335,6 +344,12 @@ impl Settling<'_> {
             format: value_or(&typed.format, LogFormat::Auto),
         }
     }
+}
+
+/// A limit, where it is not zero.
+fn limit<const MAX: i64>(typed: &Key<super::scalars::Count<0, MAX>>) -> Option<u64> {
+    let limit = typed.value().and_then(|count| u64::try_from(count.0).ok());
+    limit.filter(|limit| *limit > 0)
 }
 
 /// A time, where it is not zero.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use waltide_core::snapshot::Filter;
+
 use crate::config::error::Kind;
 use crate::config::reading::{At, Given, Key, MapEntry};
-use crate::config::settled::{Columns, Source, TableOptions};
+use crate::config::settled::{Columns, Source, TableOptions, TableSnapshot};
 use crate::config::tables::{MAX_IDENTIFIER_BYTES, TableName, TablePattern};
 use crate::config::typed::{self, Texts};
 
@@ -93,7 +95,31 @@ impl Settling<'_> {
             Columns::All
         };
         self.refuse_keys_left_out(typed, &columns);
-        Some(TableOptions { topic, key, columns })
+        let snapshot = self.table_snapshot(typed)?;
+        Some(TableOptions { topic, key, columns, snapshot })
+    }
+
+    fn table_snapshot(&mut self, typed: &typed::TableOptions) -> Option<TableSnapshot> {
+        let filter = match &typed.snapshot_where {
+            Key::Given(Given { value, at }) => {
+                let wrong = |why| {
+                    let error = at.error(Kind::InvalidValue, format!("no condition: {why}"));
+                    error.help(
+                        "give one condition on the table's columns, as it stands behind WHERE",
+                    )
+                };
+                Some(self.problems.check(Filter::parse(value).map_err(wrong))?)
+            }
+            Key::Absent => None,
+            Key::Broken => return None,
+        };
+        let mode = typed.snapshot.value().copied();
+        let priority = typed.snapshot_priority.value().and_then(|it| i32::try_from(it.0).ok());
+        Some(TableSnapshot {
+            on_request: mode.map(|mode| mode == typed::TableSnapshot::OnRequest),
+            filter,
+            priority: priority.unwrap_or(0),
+        })
     }
 
     fn columns(&mut self, typed: &Key<Texts>) -> Option<Vec<String>> {

@@ -64,6 +64,11 @@ impl Settling<'_> {
             self.problems.add(at.key_error(Kind::Conflict, message).help(help));
             None
         };
+        let token = ways.iter().find(|(_, name)| name.starts_with("`token_"));
+        if let Some((at, name)) = token.filter(|_| !cfg!(feature = "kafka-tls")) {
+            self.problems.add(librdkafka::not_built(at, name));
+            return None;
+        }
         match ways.as_slice() {
             [] => {
                 let own = text("enable.sasl.oauthbearer.unsecure.jwt").is_some()
@@ -130,6 +135,10 @@ impl Settling<'_> {
         let entries = typed.value().map(|map| map.entries.as_slice()).unwrap_or_default();
         for (index, entry) in entries.iter().enumerate() {
             if let Err(error) = librdkafka::check(&entry.name, &entry.at) {
+                self.problems.add(error);
+            }
+            let value = entry.value.value().map_or("", |value| value.0.expose());
+            if let Err(error) = librdkafka::check_built(&entry.name, value, &entry.at) {
                 self.problems.add(error);
             }
             let name = librdkafka::canonical(&entry.name);

@@ -1,9 +1,12 @@
 //! What the keys of `source` mean.
 
+use std::path::PathBuf;
+
 use crate::config::error::Kind;
-use crate::config::reading::{Given, Key};
+use crate::config::reading::{At, Given, Key};
+use crate::config::scalars::Url;
 use crate::config::secret::{Credential, Secret};
-use crate::config::settled::Source;
+use crate::config::settled::{Replica, Source};
 use crate::config::tables::{MAX_IDENTIFIER_BYTES, TablePattern};
 use crate::config::typed::{self, Texts, value_or};
 use crate::config::url::DatabaseUrl;
@@ -21,11 +24,9 @@ impl Settling<'_> {
         messages: &Key<bool>,
     ) -> Option<Source> {
         let Given { value: typed, at } = given;
-        let url = typed.url.required("url", at, self.problems).and_then(|given| {
-            let parsed = DatabaseUrl::parse(given.value.0.expose(), &given.at);
-            self.problems.check(parsed.map_err(|why| given.at.error(Kind::InvalidValue, why)))
-        });
-        let password = self.source_password(typed, url.as_ref());
+        let url = self.database_url(&typed.url, at);
+        let keys = (&typed.password_file, &typed.password_command);
+        let password = self.database_password(keys, url.as_ref());
         let tables = typed.tables.required("tables", at, self.problems);
         let tables = tables.and_then(|given| {
             if given.value.is_empty() {
@@ -68,12 +69,27 @@ impl Settling<'_> {
         value_or(typed, !messages)
     }
 
-    fn source_password(
+    /// A replica of the source.
+    pub(super) fn replica(&mut self, given: &Given<typed::Replica>) -> Option<Replica> {
+        let Given { value: typed, at } = given;
+        let url = self.database_url(&typed.url, at);
+        let keys = (&typed.password_file, &typed.password_command);
+        let password = self.database_password(keys, url.as_ref());
+        Some(Replica { url: url?, password: password? })
+    }
+
+    fn database_url(&mut self, typed: &Key<Url>, at: &At) -> Option<DatabaseUrl> {
+        let given = typed.required("url", at, self.problems)?;
+        let parsed = DatabaseUrl::parse(given.value.0.expose(), &given.at);
+        self.problems.check(parsed.map_err(|why| given.at.error(Kind::InvalidValue, why)))
+    }
+
+    fn database_password(
         &mut self,
-        typed: &typed::Source,
+        (file, command): (&Key<PathBuf>, &Key<Texts>),
         url: Option<&DatabaseUrl>,
     ) -> Option<Option<Credential>> {
-        let (credential, at) = match (&typed.password_file, &typed.password_command) {
+        let (credential, at) = match (file, command) {
             (Key::Broken, _) | (_, Key::Broken) => return None,
             (Key::Given(_), Key::Given(command)) => {
                 let message = "the password is given twice: here and as `password_file`";

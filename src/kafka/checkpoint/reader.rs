@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -23,16 +23,11 @@ const GROWTH: i64 = 64;
 /// noticed.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Between attempts to ask for the end.
-const PAUSE: Duration = Duration::from_millis(20);
-
 /// What the reader may hold before it is looked at.
 const QUEUE_KIB: u32 = 1024;
 
 /// What it asks for at once. Compressed: what one answer holds may be many times larger.
 const FETCH_BYTES: u32 = 64 * 1024;
-
-impl ConsumerContext for Listening {}
 
 type Consumer = BaseConsumer<Listening>;
 
@@ -52,8 +47,12 @@ impl Reader {
         Self { settings, topic, deadline, used: Vec::new(), trouble: None }
     }
 
-    pub(super) fn last(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let (low, high) = self.bounds()?;
+    /// The last value with that key between these bounds.
+    pub(super) fn last(
+        &mut self,
+        (low, high): (i64, i64),
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, Error> {
         let mut reach = FIRST_LOOK_OFFSETS;
         loop {
             let start = high.saturating_sub(reach).max(low);
@@ -67,35 +66,6 @@ impl Reader {
                 return Ok(None);
             }
             reach = reach.saturating_mul(GROWTH);
-        }
-    }
-
-    /// The first offset, and the one behind the last record that is replicated, whether its
-    /// transaction is committed or not.
-    fn bounds(&mut self) -> Result<(i64, i64), Error> {
-        let mut config = self.settings.client()?;
-        // Else the answer would be the end of what is committed.
-        config.set("isolation.level", "read_uncommitted");
-        let consumer = self.create(&config)?;
-        let bounds = self.ask_for_bounds(&consumer);
-        self.used.push(consumer);
-        bounds
-    }
-
-    fn ask_for_bounds(&mut self, consumer: &Consumer) -> Result<(i64, i64), Error> {
-        loop {
-            match consumer.fetch_watermarks(&self.topic, PARTITION, self.left()) {
-                Ok(bounds) => return Ok(bounds),
-                Err(error) => {
-                    // What librdkafka complains of waits in a queue until somebody asks.
-                    let _ = consumer.poll(Duration::ZERO);
-                    self.bear(&error, consumer)?;
-                }
-            }
-            if self.left() <= PAUSE {
-                return Err(self.too_late("the broker does not say where it ends"));
-            }
-            std::thread::sleep(PAUSE);
         }
     }
 

@@ -25,8 +25,9 @@ const WAITING: usize = 1;
 /// How often librdkafka is served between writes, so that what it has to say does not pile up.
 const SERVE: Duration = Duration::from_secs(1);
 
-/// How long one poll for a delivery report lasts: librdkafka waits all of it.
-const POLL: Duration = Duration::from_millis(1);
+/// Between looks for a delivery report. A poll that waits less than some milliseconds spins: with many
+/// pipelines, and a Kafka that takes its time, that was most of what the machine did.
+const LOOK: Duration = Duration::from_micros(500);
 
 /// After this long Kafka rolls back what a daemon that died had begun. The next one does that at
 /// once; this is for readers when there is no next one. A record is given up by then as well.
@@ -216,8 +217,8 @@ struct Transactions {
 
 impl Transactions {
     fn create(topic: &CheckpointTopic, transactional_id: String) -> Result<Self, Error> {
-        let brokers = topic.settings.bootstrap_servers.clone();
-        let mut config = topic.settings.client()?;
+        let brokers = topic.settings().bootstrap_servers.clone();
+        let mut config = topic.settings().client()?;
         config
             .set("transactional.id", &transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
@@ -234,7 +235,7 @@ impl Transactions {
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string());
         let producer: BaseProducer<Reports> = config
             .create_with_context(Reports {
-                badge: Badge::new(&topic.settings.login),
+                badge: Badge::new(&topic.settings().login),
                 ..Reports::default()
             })
             .map_err(|error| Error::of_call(&error, &brokers, "", ""))?;
@@ -243,7 +244,7 @@ impl Transactions {
 
     fn init(&self, deadline: Instant) -> Outcome {
         let badge = &self.producer.context().badge;
-        badge.settle(deadline, || self.producer.poll(POLL));
+        badge.settle(deadline, || self.look());
         // librdkafka asks for the coordinator at once and, if it has no connection just then, only
         // half a second later. An answer to the first question may come by a connection to the
         // bootstrap address that is closed on account of it, an answer to the second shows one
@@ -256,6 +257,11 @@ impl Transactions {
             .and_then(|()| metadata())
             .and_then(|()| self.producer.init_transactions(left(deadline)))
             .map_err(|error| self.before_commit(&error))
+    }
+
+    fn look(&self) {
+        self.producer.poll(Duration::ZERO);
+        std::thread::sleep(LOOK);
     }
 
     fn write(&self, order: &Order) -> Outcome {
@@ -287,7 +293,7 @@ impl Transactions {
                     reason: said.unwrap_or_else(|| "the broker does not answer".to_owned()),
                 });
             }
-            self.producer.poll(POLL.min(left(deadline)));
+            self.look();
         }
         let failure = &self.producer.context().failure;
         match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -11,10 +11,18 @@
 //! carried out. Scout and readers run on the control runtime, with connections of their own. The
 //! owner never waits for them: what they send is taken when the stream leaves time for it.
 
+mod limits;
+mod mend;
+mod orders;
+mod progress;
 mod reader;
 mod release;
+mod replica;
 mod scout;
+mod spare;
+mod tables;
 mod target;
+mod vet;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,19 +35,26 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use waltide_core::avro::{DataError, Notes, Record};
 use waltide_core::lsn::Lsn;
-use waltide_core::pgoutput::{Relation, RelationId};
+use waltide_core::pgoutput::RelationId;
 use waltide_core::snapshot::{Book, ChunkId, Seen, Sight};
 
 use super::diagnosis;
 use super::routes::{OwnTopic, Route};
-use crate::config::settled::{SnapshotOptions, Source};
-use crate::fault::{Class, Fault};
+use crate::config::TableName;
+use crate::config::settled::{SnapshotOptions, Source, TableSnapshot};
+use crate::fault::{Code, Fault};
 use crate::postgres::Params;
 use crate::status::{self, Pipeline};
+use limits::{Courtesy, Furthest};
+pub(super) use orders::never;
+use orders::{Answer, Wanted};
 use reader::{Chunk, Reader, Work};
 pub(super) use release::KEY_HEADER;
+pub(crate) use replica::Replica;
 use scout::{Ask, Measured, Member, Scout};
-use target::Target;
+use spare::Spare;
+use tables::{AGAIN, Table};
+pub(crate) use target::Target;
 use whole::Whole;
 
 /// What a chunk reads of a table's file. With what is held of it at most (`reader.rs`), this keeps
@@ -47,16 +62,17 @@ use whole::Whole;
 const CHUNK_BLOCKS: u32 = 128;
 
 /// What is held for each connection before no more is read.
-const HELD_BYTES: usize = 6 << 20;
+const HELD_BYTES: usize = 2 << 20;
 
 /// How often, behind transactions that follow one another, it is seen what there is to do.
 const ADVANCE_EVERY: Duration = Duration::from_millis(10);
 
+/// Chunks that a reader is given at a time: it goes on with the next while the owner is busy with
+/// the one before. Where rates are kept, what is read is known only afterwards: one at a time.
+const AHEAD: usize = 2;
+
 /// Between looks at who is writing, while somebody is waited for or is not yet visible.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Between attempts at a table that cannot be read.
-const AGAIN: Duration = Duration::from_secs(3);
 
 /// While the stream is behind, chunks are released for one part in so many of the time.
 const STREAM_SHARE: u32 = 4;
@@ -74,6 +90,8 @@ pub(super) enum Event {
     Gone(RelationId),
     /// The scout cannot say.
     Unanswered(Option<RelationId>, Fault),
+    /// What somebody wants to have read has been looked at.
+    Vetted(Box<Wanted>, Result<Vec<Member>, Fault>),
     /// A reader is free again, and what became of its chunk.
     Idle(usize, Box<Event>),
     /// Its rows.
@@ -82,40 +100,37 @@ pub(super) enum Event {
     Unseen(ChunkId, Sight),
     /// The table is not what it was.
     Moved(RelationId),
+    /// It is read as soon as that is over.
+    Waits(RelationId, Fault),
+    /// How far the furthest of the source's replicas is behind, or why that is not known.
+    Replicas(Result<Option<Furthest>, Fault>),
     /// It cannot be read.
     Failed(ChunkId, RelationId, Fault),
-}
-
-/// A table that is being read.
-struct Table {
-    member: Member,
-    target: Option<Arc<Target>>,
-    route: Option<Box<Route>>,
-    measuring: bool,
-    /// The stream's last word on what it looks like.
-    described: Option<Relation>,
-    /// Not before then: it could not be read.
-    not_before: Instant,
-    failed: Option<Fault>,
-    began: Instant,
 }
 
 /// What it takes to read tables, and how far that is.
 pub(super) struct Snapshots {
     options: SnapshotOptions,
+    plans: BTreeMap<TableName, TableSnapshot>,
     life: u64,
     /// Counts the rows of this life.
     ordinal: u64,
     events: mpsc::Receiver<Event>,
     scout: mpsc::Sender<Ask>,
-    readers: Vec<(mpsc::Sender<Work>, bool)>,
+    readers: Vec<Hand>,
     members: BTreeMap<RelationId, Member>,
     tables: BTreeMap<RelationId, Table>,
     held: BTreeMap<ChunkId, Chunk>,
+    spare: Spare,
     /// One without a key, for which the stream is to wait.
     whole: Option<Whole>,
     looked_at: Option<Instant>,
     looking: bool,
+    /// A table is read since that look was asked for, so that it says nothing of it.
+    looked_too_early: bool,
+    courtesy: Courtesy,
+    /// What people wait for.
+    answers: Vec<Answer>,
     /// So that rates are kept: nothing is registered before.
     register_at: Instant,
     /// So that the stream has its share: nothing is released before.
@@ -130,6 +145,27 @@ pub(super) struct Snapshots {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// A reader, as the owner knows it.
+struct Hand {
+    give: mpsc::Sender<Work>,
+    /// So many chunks it has been given, and has not told of.
+    given: usize,
+}
+
+impl Hand {
+    /// The one with the least to do, where one has less than that.
+    fn with_less_than(most: usize, of: &mut [Self]) -> Option<&mut Self> {
+        of.iter_mut().min_by_key(|reader| reader.given).filter(|reader| reader.given < most)
+    }
+
+    /// Whether it could be given that.
+    fn give(&mut self, work: Work) -> bool {
+        let given = self.give.try_send(work).is_ok();
+        self.given += usize::from(given);
+        given
+    }
+}
+
 impl Drop for Snapshots {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -140,30 +176,40 @@ impl Drop for Snapshots {
 pub(super) struct Start {
     pub(super) params: Params,
     pub(super) source: Source,
+    /// Where chunks are read, if not there.
+    pub(super) replica: Option<Replica>,
     pub(super) options: SnapshotOptions,
+    /// What is configured of single tables.
+    pub(super) plans: BTreeMap<TableName, TableSnapshot>,
     pub(super) life: u64,
 }
 
 impl Snapshots {
     pub(super) fn start(control: &Handle, start: Start, status: Arc<Pipeline>) -> Self {
-        let Start { params, source, options, life } = start;
+        let Start { params, source, replica, options, plans, life } = start;
+        let replica = replica.map(Arc::new);
         let count = usize::from(options.parallelism);
-        // Each reader and the scout have one event to tell at a time.
-        let (tell, events) = mpsc::channel(count + 1);
+        // What readers were given, and the scout, have one event each to tell: whoever reads for
+        // us does not wait until those before are taken.
+        let (tell, events) = mpsc::channel(AHEAD * count + 1);
         let (scout, asked) = mpsc::channel(count + 1);
         let mut tasks = Vec::new();
         let scouting = Scout { params: params.clone(), source, asked, events: tell.clone() };
         tasks.push(control.spawn(scouting.run()));
+        let spare = Spare::default();
         let mut readers = Vec::new();
         for number in 0..count {
-            let (give, work) = mpsc::channel(1);
-            let (params, events) = (params.clone(), tell.clone());
-            tasks.push(control.spawn(Reader { number, params, work, events }.run()));
-            readers.push((give, true));
+            let (give, work) = mpsc::channel(AHEAD);
+            let (params, replica, events) = (params.clone(), replica.clone(), tell.clone());
+            let spare = spare.clone();
+            let reader = Reader { number, params, replica, spare, work, events };
+            tasks.push(control.spawn(reader.run()));
+            readers.push(Hand { give, given: 0 });
         }
         let now = Instant::now();
         Self {
             options,
+            plans,
             life,
             ordinal: 0,
             events,
@@ -172,9 +218,13 @@ impl Snapshots {
             members: BTreeMap::new(),
             tables: BTreeMap::new(),
             held: BTreeMap::new(),
+            spare,
             whole: None,
             looked_at: None,
             looking: false,
+            looked_too_early: false,
+            courtesy: Courtesy::default(),
+            answers: Vec::new(),
             register_at: now,
             release_at: now,
             advance_at: now,
@@ -198,15 +248,27 @@ impl Snapshots {
                 self.looking = false;
                 book.now_near(seen.xmax);
                 book.settle(&Sight::Primary(seen));
-                book.open_now(&open);
+                if std::mem::take(&mut self.looked_too_early) {
+                    self.looked_at = None;
+                } else {
+                    book.open_now(&open);
+                }
             }
             Event::Measured(measured) => self.measured(book, *measured),
             Event::Gone(table) => {
                 self.end(book, table, "the table is gone");
                 book.forget(table);
             }
+            Event::Vetted(wanted, found) => self.vetted(book, *wanted, found),
+            Event::Unanswered(Some(table), fault) if fault.code == Code::SnapshotFilter => {
+                if let Some(table) = self.tables.get_mut(&table) {
+                    table.measuring = false;
+                }
+                self.fail(table, fault);
+            }
             Event::Unanswered(table, fault) => {
-                self.looking = false;
+                (self.looking, self.looked_too_early) = (false, false);
+                self.replicas_unseen();
                 if self.said.as_ref() != Some(&fault) {
                     let (code, mend) = (fault.code.id(), fault.mend.as_str());
                     tracing::warn!(pipeline = self.status.name, code, mend, "{}", fault.what);
@@ -222,6 +284,8 @@ impl Snapshots {
                 book.settle(&sight);
                 book.abandon(chunk);
             }
+            Event::Waits(table, fault) => self.say(table, fault),
+            Event::Replicas(seen) => self.replicas_are(seen),
             Event::Moved(table) => self.start_over(book, table, "the table has changed"),
             Event::Failed(chunk, table, fault) => {
                 book.abandon(chunk);
@@ -230,23 +294,23 @@ impl Snapshots {
         }
     }
 
-    /// A reader has told what became of its chunk.
+    /// A reader has told what became of a chunk.
     fn is_free(&mut self, number: usize) {
-        if let Some((_, free)) = self.readers.get_mut(number) {
-            *free = true;
+        if let Some(reader) = self.readers.get_mut(number) {
+            reader.given = reader.given.saturating_sub(1);
         }
     }
 
     /// Takes the rows of a chunk, to be released where the stream has come so far.
     fn hold(&mut self, book: &mut Book, mut chunk: Chunk) {
         book.settle(&chunk.sight);
-        if let Some(rate) = self.options.max_rate {
-            let cost = Duration::from_secs_f64(chunk.rows.bytes() as f64 / rate as f64);
-            self.register_at = self.register_at.max(Instant::now()) + cost;
-        }
+        let cost = limits::cost(&self.options, chunk.rows.len(), chunk.rows.bytes());
+        self.register_at = self.register_at.max(Instant::now()) + cost;
         let route = self.tables.get(&chunk.table).and_then(|table| table.route.as_ref());
         let Some(route) = route else { return book.abandon(chunk.chunk) };
-        if let Err(error) = write_keys(route, &mut chunk) {
+        if let Err(error) =
+            write_keys(route, &mut chunk).and_then(|()| mend::keep(route, &mut chunk))
+        {
             // Perhaps the catalog says something else by now.
             if let Some(table) = self.tables.get_mut(&chunk.table) {
                 table.route = None;
@@ -256,147 +320,6 @@ impl Snapshots {
         }
         if book.held(chunk.chunk, chunk.bound, chunk.rest, chunk.keys.iter()) {
             self.held.insert(chunk.chunk, chunk);
-        }
-    }
-
-    /// What is published is compared with what has been read.
-    fn covered(&mut self, book: &mut Book, members: Vec<Member>) {
-        let adopt = book.take_adopts();
-        self.members = members.into_iter().map(|one| (one.published.id, one)).collect();
-        if adopt {
-            let names = self.members.len();
-            tracing::warn!(
-                pipeline = self.status.name,
-                tables = names,
-                "the pipeline began without snapshots: rows from before are not read, those of \
-                 tables that join are"
-            );
-            for (id, member) in &self.members {
-                book.take_as_read(*id, member.known.clone());
-            }
-            return;
-        }
-        let mut gone = book.all();
-        gone.retain(|table| !self.members.contains_key(table));
-        for gone in gone {
-            self.end(book, gone, "the table is not published any more");
-            book.forget(gone);
-        }
-        for (id, member) in self.members.clone() {
-            let only = match book.known(id) {
-                Some(known) if known.fingerprint == member.known.fingerprint => {
-                    let new: BTreeSet<_> = &member.known.leaves - &known.leaves;
-                    if new.is_empty() {
-                        self.follow(book, id, &member);
-                        continue;
-                    }
-                    // One that is being read starts over with all it has now.
-                    if book.reads(id) { BTreeSet::new() } else { new }
-                }
-                _ => BTreeSet::new(),
-            };
-            book.start(id, member.known.clone(), only);
-            self.tables.remove(&id);
-            self.follow(book, id, &member);
-        }
-    }
-
-    /// Sees to a table that is being read.
-    fn follow(&mut self, book: &Book, id: RelationId, member: &Member) {
-        if !book.reads(id) || self.tables.contains_key(&id) {
-            return;
-        }
-        let table = member.name();
-        tracing::info!(pipeline = self.status.name, table, "its rows are read beside the stream");
-        let now = Instant::now();
-        let read = Table {
-            member: member.clone(),
-            target: None,
-            route: None,
-            measuring: false,
-            described: None,
-            not_before: now,
-            failed: None,
-            began: now,
-        };
-        self.tables.insert(id, read);
-    }
-
-    fn measured(&mut self, book: &mut Book, measured: Measured) {
-        let Measured { target, shape, at, mut spans } = measured;
-        let id = target.relation.id;
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        table.measuring = false;
-        if let Some(only) = book.only(id) {
-            spans.retain(|span| only.contains(&span.leaf));
-        }
-        // The first blocks come last off the list.
-        spans.reverse();
-        book.measured(id, shape, at, spans);
-        table.route = None;
-        table.target = Some(target);
-    }
-
-    /// A table's rows are elsewhere than they were.
-    fn start_over(&mut self, book: &mut Book, id: RelationId, why: &str) {
-        let Some(table) = self.tables.get_mut(&id).filter(|_| book.reads(id)) else { return };
-        if table.target.take().is_some() {
-            let name = table.member.name();
-            tracing::info!(
-                pipeline = self.status.name,
-                table = name,
-                "{why}: it is read from the start"
-            );
-        }
-        table.route = None;
-        book.start_over(id);
-    }
-
-    fn end(&mut self, book: &Book, id: RelationId, why: &str) {
-        if let Some(table) = self.tables.remove(&id).filter(|_| book.reads(id)) {
-            let name = table.member.name();
-            let code = crate::fault::Code::SnapshotTableGone.id();
-            tracing::warn!(
-                pipeline = self.status.name,
-                table = name,
-                code,
-                "{why}: it is not read to its end"
-            );
-            self.status.snapshot_ended(&name, false);
-        }
-    }
-
-    fn fail(&mut self, id: RelationId, fault: Fault) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
-        table.not_before = Instant::now() + AGAIN;
-        if table.failed.as_ref() == Some(&fault) {
-            return;
-        }
-        let name = table.member.name();
-        let (code, mend) = (fault.code.id(), fault.mend.as_str());
-        if fault.code.class() == Class::Transient {
-            tracing::info!(pipeline = self.status.name, table = name, code, mend, "{}", fault.what);
-        } else {
-            tracing::warn!(pipeline = self.status.name, table = name, code, mend, "{}", fault.what);
-        }
-        table.failed = Some(fault);
-    }
-
-    /// The stream describes a relation: what is held of it was read as something else.
-    pub(super) fn described(&mut self, book: &mut Book, relation: &Relation) {
-        let Some(table) = self.tables.get_mut(&relation.id) else { return };
-        let columns = |of: &Relation| {
-            let columns = of.columns.iter().map(|column| (column.name.clone(), column.type_oid));
-            columns.collect::<Vec<_>>()
-        };
-        let differs = match (&table.described, &table.target) {
-            (Some(before), _) => before != relation,
-            (None, Some(target)) => columns(&target.relation) != columns(relation),
-            (None, None) => false,
-        };
-        table.described = Some(relation.clone());
-        if differs {
-            self.start_over(book, relation.id, "the stream describes the table anew");
         }
     }
 
@@ -413,13 +336,18 @@ impl Snapshots {
         self.held.retain(|chunk, _| book.holds(*chunk));
         self.ask(book, now);
         self.advance_at = now + ADVANCE_EVERY;
-        if self.whole.is_none() {
-            self.register_whole(book, now);
+        if !self.replicas_allow(now) {
+            return;
         }
+        if self.whole.is_none() && self.register_whole(book, now) {
+            return;
+        }
+        let limited = self.options.max_rate.is_some() || self.options.max_rows.is_some();
+        let ahead = if limited { 1 } else { AHEAD };
         // A stream that is behind comes to the release of what is read now only when it has caught
         // up so far: the more is held, the more goes out then.
         while self.has_room() && self.register_at <= now {
-            let Some(free) = self.readers.iter().position(|(_, free)| *free) else { return };
+            let Some(reader) = Hand::with_less_than(ahead, &mut self.readers) else { return };
             let tables = &self.tables;
             let may = |id| {
                 tables
@@ -430,16 +358,15 @@ impl Snapshots {
             let table = self.tables.get(&assignment.table);
             let target = table.and_then(|table| table.target.clone());
             let key = table.and_then(|table| table.route.as_ref());
-            let (Some(target), Some(route), Some((reader, free))) =
-                (target, key, self.readers.get_mut(free))
-            else {
+            let (Some(target), Some(route)) = (target, key) else {
                 return book.abandon(assignment.chunk);
             };
             let key = route.plan.key_columns().to_vec();
-            let chunk = assignment.chunk;
-            match reader.try_send(Work { assignment, target, key, all: None }) {
-                Ok(()) => *free = false,
-                Err(_) => return book.abandon(chunk),
+            let most = self.options.max_rows.and_then(|rows| usize::try_from(rows).ok());
+            let most = most.unwrap_or(usize::MAX);
+            let (chunk, mends) = (assignment.chunk, book.mends(assignment.table));
+            if !reader.give(Work { assignment, target, key, most, mends, all: None }) {
+                return book.abandon(chunk);
             }
         }
     }
@@ -464,42 +391,23 @@ impl Snapshots {
             self.looking = self.scout.try_send(Ask::Activity).is_ok();
             self.looked_at = Some(now);
         }
-        for (id, unmeasured) in book.ready() {
+        // Those of a higher rank are not even measured before the others can be read, so that they
+        // do not come first by chance.
+        let unread = |id: RelationId, unmeasured: bool| {
+            let table = self.tables.get(&id).filter(|table| table.not_before <= now);
+            table.is_some_and(|table| unmeasured || table.route.is_none())
+        };
+        let ready: Vec<(RelationId, bool)> = book.ready().collect();
+        let unread = ready.iter().filter(|(id, unmeasured)| unread(*id, *unmeasured));
+        let first = unread.map(|(id, _)| book.rank(*id)).min();
+        for (id, unmeasured) in ready {
             let Some(table) = self.tables.get_mut(&id) else { continue };
             let wanted = unmeasured || table.target.is_none();
-            if wanted && !table.measuring && table.not_before <= now {
-                table.measuring = self.scout.try_send(Ask::Measure(id)).is_ok();
+            let turn = Some(book.rank(id)) == first;
+            if wanted && turn && !table.measuring && table.not_before <= now {
+                let filter = book.terms(id).and_then(|terms| terms.filter.clone());
+                table.measuring = self.scout.try_send(Ask::Measure(id, filter)).is_ok();
             }
-        }
-    }
-
-    /// Shows how far tables are.
-    pub(super) fn show(&self, book: &Book) {
-        for (id, table) in &self.tables {
-            let name = table.member.name();
-            let (left, rows) = book.progress(*id).unwrap_or((0, 0));
-            let blocks = table.target.as_ref().map(|target| target.blocks);
-            self.status.snapshot_at(
-                &name,
-                status::Snapshot {
-                    rows,
-                    blocks_left: blocks.map(|_| left),
-                    blocks,
-                    waits: book.waits().is_none_or(|waits| !waits.is_empty()),
-                    fault: table.failed.clone(),
-                    running_s: table.began.elapsed().as_secs(),
-                    done: false,
-                },
-            );
-        }
-    }
-
-    /// A table has been read, and that has been told.
-    pub(super) fn ended(&mut self, id: RelationId) {
-        if let Some(table) = self.tables.remove(&id) {
-            let name = table.member.name();
-            self.status.snapshot_ended(&name, true);
-            tracing::info!(pipeline = self.status.name, table = name, "its rows have been read");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use waltide_core::checkpoint::fingerprint;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{CopyRows, Field, RelationId, Tuple};
@@ -18,8 +18,10 @@ use waltide_core::snapshot::{
 
 use super::super::diagnosis;
 use super::super::source::{ANSWER, answered};
-use super::Event;
+use super::replica::Replica;
+use super::spare::Spare;
 use super::target::Target;
+use super::{Event, mend, replica, vet};
 use crate::fault::{Code, Fault};
 use crate::postgres::{Connection, Error, Mode, Params, SqlState};
 
@@ -39,7 +41,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// How often a snapshot is taken that does not show what it must, before others get their turn.
-const TRIES: u32 = 10;
+pub(super) const TRIES: u32 = 10;
 
 /// `55P03 lock_not_available`
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -54,6 +56,10 @@ pub(super) struct Work {
     pub(super) target: Arc<Target>,
     /// The key's columns.
     pub(super) key: Vec<usize>,
+    /// How many rows are asked for at most.
+    pub(super) most: usize,
+    /// Keys of which there is no row are told as well.
+    pub(super) mends: bool,
     /// Where rows go that are not held.
     pub(super) all: Option<mpsc::Sender<HeldRows>>,
 }
@@ -66,6 +72,8 @@ pub(in super::super) struct Chunk {
     pub(super) rows: HeldRows,
     /// Those of the rows, which the owner knows how to write.
     pub(super) keys: HeldKeys,
+    /// The keys that were asked for, as rows would have them; once it is held, those without a row.
+    pub(super) asked: Vec<Key>,
     pub(super) sight: Sight,
     pub(super) bound: Lsn,
     pub(super) rest: Option<Span>,
@@ -74,15 +82,27 @@ pub(in super::super) struct Chunk {
 pub(super) struct Reader {
     pub(super) number: usize,
     pub(super) params: Params,
+    /// Where parts are read, if not there.
+    pub(super) replica: Option<Arc<Replica>>,
+    pub(super) spare: Spare,
     pub(super) work: mpsc::Receiver<Work>,
     pub(super) events: mpsc::Sender<Event>,
 }
 
+/// What a reader has at hand for one chunk after another.
+pub(super) struct Kit {
+    /// How large the rows of a file were.
+    row_bytes: BTreeMap<RelationId, usize>,
+    spare: Spare,
+}
+
 /// What becomes of a chunk.
-enum Outcome {
+pub(super) enum Outcome {
     Read(Chunk),
     Unseen(Sight),
     Moved,
+    /// The server is none that is read from.
+    Refused(Fault),
 }
 
 /// What a transaction sees of a table.
@@ -91,24 +111,35 @@ struct Look {
     bound: Lsn,
     /// Whether the table is what the chunk was made of.
     fits: bool,
+    /// Whether the server is a replica.
+    in_recovery: bool,
 }
 
 impl Reader {
     /// Reads until there is no more to read.
     pub(super) async fn run(mut self) {
-        let mut connection = None;
-        let mut row_bytes = BTreeMap::new();
+        let (mut connection, mut to_replica) = (None, None);
+        let mut kit = Kit { row_bytes: BTreeMap::new(), spare: self.spare.clone() };
         while let Some(mut work) = self.work.recv().await {
             let (chunk, table) = (work.assignment.chunk, work.assignment.table);
-            let read = self.attempt(&mut connection, &work, &mut row_bytes).await;
+            let replica = self.replica.as_deref().filter(|_| is_span(&work));
+            let read = match replica {
+                Some(of) => self.read_from_replica(of, &mut to_replica, &work, &mut kit).await,
+                None => self.attempt(&mut connection, &work, &mut kit).await,
+            };
             // Whoever takes the rows waits for their end, and then for what became of them.
             work.all = None;
             let event = match read {
                 Ok(Outcome::Read(chunk)) => Event::Read(Box::new(chunk)),
                 Ok(Outcome::Unseen(sight)) => Event::Unseen(chunk, sight),
                 Ok(Outcome::Moved) => Event::Moved(table),
+                Ok(Outcome::Refused(fault)) => Event::Failed(chunk, table, fault),
                 Err(error) => {
-                    let fault = explain(&mut connection, &work, &error).await;
+                    let of_replica = replica.and_then(|_| replica::explain(&error));
+                    let fault = match of_replica {
+                        Some(fault) => Some(fault),
+                        None => self.explain(&mut connection, &work, &error).await,
+                    };
                     match fault {
                         Some(fault) => Event::Failed(chunk, table, fault),
                         None => Event::Moved(table),
@@ -121,11 +152,24 @@ impl Reader {
         }
     }
 
+    /// What keeps a chunk from being read, as the source knows, which has the same roles and tables.
+    async fn explain(
+        &self,
+        connection: &mut Option<Connection>,
+        work: &Work,
+        error: &Error,
+    ) -> Option<Fault> {
+        if connection.is_none() && self.replica.is_some() {
+            *connection = Connection::open(&self.params, Mode::Plain).await.ok();
+        }
+        explain(connection, work, error).await
+    }
+
     async fn attempt(
         &self,
         connection: &mut Option<Connection>,
         work: &Work,
-        row_bytes: &mut BTreeMap<RelationId, usize>,
+        kit: &mut Kit,
     ) -> Result<Outcome, Error> {
         let mut seen = None;
         for attempt in 0..TRIES {
@@ -134,7 +178,7 @@ impl Reader {
                 Some(open) => open,
                 None => Connection::open(&self.params, Mode::Plain).await?,
             };
-            let outcome = once(&mut on, work, row_bytes).await;
+            let outcome = once(&mut on, work, kit, None).await;
             match outcome {
                 Ok((outcome, free)) => {
                     if free {
@@ -161,11 +205,18 @@ impl Reader {
     }
 }
 
-/// One transaction. Also tells whether its connection is free again.
-async fn once(
+/// Whether it is a part of a file, which a replica can give.
+const fn is_span(work: &Work) -> bool {
+    matches!(work.assignment.part, Part::Span(_))
+}
+
+/// One transaction, on a replica with what it had replayed before. Also tells whether its
+/// connection is free again.
+pub(super) async fn once(
     on: &mut Connection,
     work: &Work,
-    row_bytes: &mut BTreeMap<RelationId, usize>,
+    kit: &mut Kit,
+    replayed: Option<Lsn>,
 ) -> Result<(Outcome, bool), Error> {
     let Work { assignment, target, key, .. } = work;
     let root = target.root();
@@ -181,22 +232,28 @@ async fn once(
         Part::Span(_) => format!("ONLY {of}"),
     };
     let peer = on.peer().clone();
-    let begin = Target::begin(&lock, LOCK_WAIT.as_millis());
+    let begin = target.begin(&lock, LOCK_WAIT.as_millis());
     answered(ANSWER, &peer, on.simple_query(&begin)).await?;
-    let look = answered(ANSWER, &peer, look(on, work, of)).await?;
+    let look = answered(ANSWER, &peer, look(on, work, of, replayed)).await?;
+    if replayed.is_some() && !look.in_recovery {
+        return Ok((Outcome::Refused(replica::no_replica(&peer)), true));
+    }
     if !look.fits {
         return Ok((Outcome::Moved, true));
     }
     if !assignment.may_be_read_with(&look.sight) {
         return Ok((Outcome::Unseen(look.sight), true));
     }
+    let mut asked = Vec::new();
     let (rows, rest, free) = match &assignment.part {
         Part::Span(span) => {
-            let known = row_bytes.get(&span.leaf).copied();
+            let known = kit.row_bytes.get(&span.leaf).copied();
             let rows = known.map_or(ROWS.0, |bytes| (HELD_BYTES / bytes).clamp(1, ROWS.1));
-            let read = copy(on, target, &target.copy(of, span, rows), *span, rows).await?;
+            let rows = rows.min(work.most);
+            let sql = target.copy(of, span, rows);
+            let read = copy(on, target, &sql, (*span, rows), kit.spare.take()).await?;
             if let Some(bytes) = read.0.bytes().checked_div(read.0.len()) {
-                row_bytes.insert(span.leaf, bytes.max(1));
+                kit.row_bytes.insert(span.leaf, bytes.max(1));
             }
             read
         }
@@ -208,12 +265,16 @@ async fn once(
         }
         Part::Keys(keys) => {
             let by_key = target.by_key(key);
-            (timeout_of(&peer, fetch(on, target, &by_key, keys)).await?, None, true)
+            let rows = timeout_of(&peer, fetch(on, target, &by_key, keys)).await?;
+            if work.mends {
+                asked = timeout_of(&peer, mend::written(on, target, key, keys)).await?;
+            }
+            (rows, None, true)
         }
     };
     let Look { sight, bound, .. } = look;
     let (chunk, table, keys) = (assignment.chunk, assignment.table, HeldKeys::default());
-    let chunk = Chunk { chunk, table, rows, keys, sight, bound, rest };
+    let chunk = Chunk { chunk, table, rows, keys, asked, sight, bound, rest };
     Ok((Outcome::Read(chunk), free))
 }
 
@@ -225,21 +286,32 @@ async fn timeout_of<T>(
 }
 
 /// The snapshot, and what must be read behind it.
-async fn look(on: &mut Connection, work: &Work, of: &str) -> Result<Look, Error> {
-    let rows = on.simple_query(&work.target.look(of)).await?;
+async fn look(
+    on: &mut Connection,
+    work: &Work,
+    of: &str,
+    replayed: Option<Lsn>,
+) -> Result<Look, Error> {
+    let rows = on.simple_query(&work.target.look(of, replayed.is_some())).await?;
     let cell = |at: usize| rows.rows.first()?.get(at)?.as_deref();
     let number = |at: usize| cell(at)?.parse::<u64>().ok();
     let read = || {
-        let sight = Sight::Primary(cell(0)?.parse().ok()?);
-        let insert: Lsn = cell(1)?.parse().ok()?;
-        let bound = reachable(insert, number(5)?, number(6)?);
+        let end: Lsn = cell(1)?.parse().ok()?;
+        let (sight, bound) = match replayed {
+            Some(replayed) => (Sight::Replica { replayed }, end),
+            None => {
+                let seen = cell(0)?.parse().ok()?;
+                (Sight::Primary(seen), reachable(end, number(5)?, number(6)?))
+            }
+        };
+        let in_recovery = cell(7)? == "t";
         let shape = cell(4).map_or(0, |shape| fingerprint(shape.as_bytes()));
         let (id, file) = (number(2).unwrap_or(0), number(3)?);
         let same = match &work.assignment.part {
             Part::Span(span) => id == u64::from(span.leaf.0) && file == u64::from(span.file),
             Part::Keys(_) | Part::All(_) => id == u64::from(work.assignment.table.0),
         };
-        Some(Look { sight, bound, fits: same && shape == work.assignment.shape })
+        Some(Look { sight, bound, fits: same && shape == work.assignment.shape, in_recovery })
     };
     read().ok_or_else(|| Error::protocol(on.peer(), "what a transaction sees cannot be read"))
 }
@@ -249,23 +321,30 @@ async fn copy(
     on: &mut Connection,
     target: &Target,
     sql: &str,
-    span: Span,
-    most: usize,
+    (span, most): (Span, usize),
+    mut rows: HeldRows,
 ) -> Result<(HeldRows, Option<Span>, bool), Error> {
     let peer = on.peer().clone();
     let mut reader = target.copied();
-    let mut rows = HeldRows::default();
     let mut last = None;
     let mut copy = timeout_of(&peer, on.copy_out(sql)).await?;
     while timeout_of(&peer, copy.fill()).await? > 0 {
         while let Some(data) = copy.next_frame() {
-            let row = reader.decode(data?);
+            let data = match data {
+                Ok(data) => data,
+                Err(error) => {
+                    // What follows the error is read, so that the connection is free again.
+                    timeout_of(&peer, copy.finish()).await?;
+                    return Err(error);
+                }
+            };
+            let row = reader.decode(data);
             let row = row.map_err(|error| Error::protocol(&peer, error.to_string()))?;
             let Some(row) = row else { continue };
             let place = rows.push(row);
             last = Some(place.ok_or_else(|| Error::protocol(&peer, "a row has no place"))?);
-            // Rows may be much larger than those before them.
-            if rows.bytes() > 2 * HELD_BYTES {
+            // Rows may be much larger than those before them. Behind the last there is no more.
+            if rows.bytes() > 2 * HELD_BYTES && rows.len() < most {
                 return Ok((rows, last.and_then(|last: Tid| span.behind(last)), false));
             }
         }
@@ -292,7 +371,15 @@ async fn send(
     let mut copy = timeout_of(&peer, on.copy_out(sql)).await?;
     while timeout_of(&peer, copy.fill()).await? > 0 {
         while let Some(data) = copy.next_frame() {
-            let row = reader.decode(data?);
+            let data = match data {
+                Ok(data) => data,
+                Err(error) => {
+                    // What follows the error is read, so that the connection is free again.
+                    timeout_of(&peer, copy.finish()).await?;
+                    return Err(error);
+                }
+            };
+            let row = reader.decode(data);
             let row = row.map_err(|error| Error::protocol(&peer, error.to_string()))?;
             let Some(row) = row else { continue };
             rows.push(row).ok_or_else(|| Error::protocol(&peer, "a row has no place"))?;
@@ -325,7 +412,7 @@ async fn fetch(
     Ok(rows)
 }
 
-fn values(key: &Key) -> Option<Vec<crate::postgres::Value<'_>>> {
+pub(super) fn values(key: &Key) -> Option<Vec<crate::postgres::Value<'_>>> {
     let tuple = Tuple::decode(key).ok()?;
     let value = |field| match field {
         Field::Binary(bytes) => Some((true, bytes)),
@@ -350,34 +437,16 @@ async fn explain(connection: &mut Option<Connection>, work: &Work, error: &Error
             "nothing if that session ends by itself; otherwise find it in pg_locks",
         ));
     }
-    if state != SqlState::INSUFFICIENT_PRIVILEGE {
-        return Some(Fault { what: format!("{name} cannot be read: {}", fault.what), ..fault });
+    if state == SqlState::INSUFFICIENT_PRIVILEGE {
+        return match connection {
+            Some(on) => vet::of_privilege(on, work.assignment.table, name, fault).await,
+            None => Some(fault),
+        };
     }
-    let unreadable = match connection {
-        Some(on) => timeout(ANSWER, on.unreadable(work.assignment.table)).await.ok()?.ok()?,
-        None => return Some(fault),
-    };
-    if unreadable.is_empty() {
-        return Some(Fault::new(
-            Code::SnapshotRowSecurity,
-            format!("row-level security hides rows of {name} from the daemon's role"),
-            "let the role see all of them (ALTER ROLE ... BYPASSRLS, or a policy of its own), or \
-             exclude the table; the stream is not filtered and goes on",
-        ));
+    if work.target.is_partial()
+        && let Some(fault) = vet::of_filter(name, error)
+    {
+        return Some(fault);
     }
-    let tables: Vec<&str> = unreadable.iter().map(String::as_str).collect();
-    let role = on_role(connection);
-    Some(Fault::new(
-        Code::SnapshotPrivilege,
-        format!("the role may not read {name}: {}", fault.what),
-        format!(
-            "have an owner run: GRANT SELECT ON {} TO {role}; and GRANT USAGE on their schemas",
-            tables.join(", ")
-        ),
-    ))
-}
-
-fn on_role(connection: &Option<Connection>) -> String {
-    let user = connection.as_ref().map_or("ROLE", |on| on.peer().user());
-    crate::postgres::sql::identifier(user)
+    Some(Fault { what: format!("{name} cannot be read: {}", fault.what), ..fault })
 }

@@ -10,16 +10,18 @@ use tokio::time::{MissedTickBehavior, interval};
 use waltide_core::checkpoint::fingerprint;
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{RelationId, Xid};
-use waltide_core::snapshot::{Known, Seen, Span, widen};
+use waltide_core::snapshot::{Filter, Known, Seen, Span, widen};
 
 use super::super::diagnosis;
 use super::super::source::{ANSWER, answered};
-use super::Event;
+use super::limits::Furthest;
 use super::target::Target;
+use super::{Event, Wanted, vet};
 use crate::config::TableName;
 use crate::config::settled::Source;
 use crate::fault::{Code, Fault};
 use crate::postgres::catalog::PublishedTable;
+use crate::postgres::sql::identifier;
 use crate::postgres::{Connection, Error, Mode, Params, publication};
 
 /// How often what is published is looked at.
@@ -30,8 +32,12 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Ask {
     /// Who is writing.
     Activity,
-    /// What a table is made of.
-    Measure(RelationId),
+    /// How far replicas are.
+    Replicas,
+    /// What a table is made of, and whether its rows can be told by this.
+    Measure(RelationId, Option<Filter>),
+    /// Whether what somebody wants can be read.
+    Vet(Box<Wanted>),
 }
 
 /// A table of the stream.
@@ -43,8 +49,16 @@ pub(in super::super) struct Member {
 
 impl Member {
     pub(super) fn name(&self) -> String {
+        self.table_name().to_string()
+    }
+
+    pub(super) fn table_name(&self) -> TableName {
         let PublishedTable { schema, name, .. } = &self.published;
-        TableName { schema: schema.clone(), table: name.clone() }.to_string()
+        TableName { schema: schema.clone(), table: name.clone() }
+    }
+
+    pub(super) fn is_called(&self, name: &TableName) -> bool {
+        self.published.schema == name.schema && self.published.name == name.table
     }
 }
 
@@ -78,11 +92,20 @@ impl Scout {
                 },
                 _ = tick.tick() => None,
             };
-            let event = match self.answer(&mut connection, asked.as_ref()).await {
-                Ok(event) => event,
-                Err(error) => {
-                    connection = None;
-                    Event::Unanswered(asked.and_then(|asked| asked.table()), error)
+            let answer = self.answer(&mut connection, asked.as_ref()).await;
+            if answer.is_err() {
+                connection = None;
+            }
+            let event = match (answer, asked) {
+                (Ok(Event::Covered(members)), Some(Ask::Vet(wanted))) => {
+                    Event::Vetted(wanted, Ok(members))
+                }
+                (Ok(Event::Unanswered(_, fault)) | Err(fault), Some(Ask::Vet(wanted))) => {
+                    Event::Vetted(wanted, Err(fault))
+                }
+                (Ok(event), _) => event,
+                (Err(fault), asked) => {
+                    Event::Unanswered(asked.and_then(|asked| asked.table()), fault)
                 }
             };
             if self.events.send(event).await.is_err() {
@@ -109,7 +132,11 @@ impl Scout {
             match asked {
                 None => covered(on, &self.source).await,
                 Some(Ask::Activity) => active(on).await,
-                Some(Ask::Measure(table)) => measure(on, &self.source, *table).await,
+                Some(Ask::Replicas) => replicas(on).await,
+                Some(Ask::Measure(table, filter)) => {
+                    measure(on, &self.source, *table, filter.as_ref()).await
+                }
+                Some(Ask::Vet(wanted)) => vet::look(on, &self.source, wanted).await,
             }
         };
         answered(ANSWER, &peer, work).await.map_err(source)
@@ -119,14 +146,14 @@ impl Scout {
 impl Ask {
     fn table(&self) -> Option<RelationId> {
         match self {
-            Self::Activity => None,
-            Self::Measure(table) => Some(*table),
+            Self::Activity | Self::Replicas | Self::Vet(_) => None,
+            Self::Measure(table, _) => Some(*table),
         }
     }
 }
 
 /// What the publications cover of what is captured.
-async fn covered(on: &mut Connection, source: &Source) -> Result<Event, Error> {
+pub(super) async fn covered(on: &mut Connection, source: &Source) -> Result<Event, Error> {
     let (mut members, mut publications) = (Vec::new(), 0);
     for name in [source.publication.clone(), publication::inserts_only(&source.publication)] {
         let Some(found) = on.load_publication(&name).await? else { continue };
@@ -168,8 +195,40 @@ async fn active(on: &mut Connection) -> Result<Event, Error> {
     Ok(Event::Active { open, seen })
 }
 
+/// Replicas that are connected, as the primary knows them; whoever reads a logical slot is none.
+async fn replicas(on: &mut Connection) -> Result<Event, Error> {
+    let sql = "SELECT application_name, state IS NULL, \
+               pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint \
+               FROM pg_stat_replication r WHERE NOT EXISTS (SELECT FROM pg_replication_slots s \
+               WHERE s.active_pid = r.pid AND s.slot_type = 'logical')";
+    let rows = on.simple_query(sql).await?;
+    let cell = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten();
+    if rows.rows.iter().any(|row| cell(row, 1).as_deref() == Some("t")) {
+        let role = identifier(on.peer().user());
+        return Ok(Event::Replicas(Err(Fault::new(
+            Code::SourcePrivilege,
+            "the role may not see how far replicas of the source are, which \
+             `snapshot.max_replica_lag_bytes` asks for",
+            format!("have a superuser run: GRANT pg_read_all_stats TO {role}"),
+        ))));
+    }
+    // One that replays nothing, such as a backup, has no position.
+    let behind = |row: &Vec<Option<String>>| {
+        let bytes: i64 = cell(row, 2)?.parse().ok()?;
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        Some(Furthest { name: cell(row, 0).unwrap_or_default(), bytes })
+    };
+    let furthest = rows.rows.iter().filter_map(behind).max_by_key(|one| one.bytes);
+    Ok(Event::Replicas(Ok(furthest)))
+}
+
 /// The shape comes first: if the rest is already that of another one, no chunk will fit it.
-async fn measure(on: &mut Connection, source: &Source, id: RelationId) -> Result<Event, Error> {
+async fn measure(
+    on: &mut Connection,
+    source: &Source,
+    id: RelationId,
+    filter: Option<&Filter>,
+) -> Result<Event, Error> {
     let Some(shape) = on.shape_of(id).await? else { return Ok(Event::Gone(id)) };
     let published = match covered(on, source).await? {
         Event::Covered(members) => {
@@ -179,6 +238,9 @@ async fn measure(on: &mut Connection, source: &Source, id: RelationId) -> Result
         other => return Ok(other),
     };
     let Some(table) = published else { return Ok(Event::Gone(id)) };
+    if let (Some(_), Err(fault)) = (filter, vet::rows(on, &table, filter).await?) {
+        return Ok(Event::Unanswered(Some(id), fault));
+    }
     let Some(relation) = on.as_published(&table).await? else { return Ok(Event::Gone(id)) };
     let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
     let types = on.load_types(&oids).await?;
@@ -187,7 +249,7 @@ async fn measure(on: &mut Connection, source: &Source, id: RelationId) -> Result
     let spans = leaves.iter().filter_map(|leaf| Span::whole(leaf.id, leaf.file, leaf.blocks));
     Ok(Event::Measured(Box::new(Measured {
         spans: spans.collect(),
-        target: Arc::new(Target::new(&table, relation, &types, &leaves)),
+        target: Arc::new(Target::new(&table, relation, &types, &leaves, filter)),
         shape: fingerprint(shape.as_bytes()),
         at,
     })))

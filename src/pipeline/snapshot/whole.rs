@@ -8,32 +8,24 @@
 //! the rows by then is published again.
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
-use waltide_core::avro::{self, Written};
-use waltide_core::change::{Position, Row, Transaction};
-use waltide_core::lsn::{CommitLsn, Lsn};
-use waltide_core::pgoutput::{RelationId, Xid};
+use tokio::time::{Instant, interval, sleep_until};
+use waltide_core::lsn::Lsn;
+use waltide_core::pgoutput::RelationId;
 use waltide_core::snapshot::{Book, ChunkId, HeldRows, Sight};
 use waltide_core::watermark::Ticket;
 
-use super::super::diagnosis;
 use super::super::routes::Route;
-use super::super::rows::{Again, spread};
 use super::super::sink::SHOW_EVERY;
 use super::super::stream::Engine;
+use super::limits::cost;
 use super::reader::Work;
-use super::release::meta;
 use super::target::Target;
-use super::{Event, Snapshots, place};
+use super::{Event, Hand, Snapshots, place};
 use crate::fault::{Code, Fault};
-use crate::kafka::Record;
 use crate::status;
 
 /// Batches of rows between a reader and the owner.
 const BATCHES: usize = 2;
-
-/// What a server's block has, unless somebody built it otherwise.
-const BLOCK_BYTES: u64 = 8192;
 
 /// A table that is being read while the stream waits.
 pub(super) struct Whole {
@@ -43,8 +35,10 @@ pub(super) struct Whole {
 }
 
 impl Snapshots {
-    /// Lets a reader begin with a table without a key, where there is one.
-    pub(super) fn register_whole(&mut self, book: &mut Book, now: Instant) {
+    /// Lets a reader begin with a table without a key, where there is one; whether it waits for a
+    /// reader. The stream waits while such a table is read, so it is never given to one that has
+    /// something else to finish, for which that may have to wait long.
+    pub(super) fn register_whole(&mut self, book: &mut Book, now: Instant) -> bool {
         let keyless = |table: &&RelationId| {
             self.tables.get(table).is_some_and(|table| {
                 let route = table.route.as_ref();
@@ -52,26 +46,43 @@ impl Snapshots {
             })
         };
         let ready: Vec<RelationId> = book.ready().map(|(id, _)| id).collect();
-        let Some(id) = ready.iter().find(keyless).copied() else { return };
+        let Some(id) = ready.iter().find(keyless).copied() else { return false };
         let target = self.tables.get(&id).and_then(|table| table.target.clone());
-        let free = self.readers.iter_mut().find(|(_, free)| *free);
-        let (Some(target), Some((reader, free))) = (target, free) else { return };
-        let bytes = target.blocks.saturating_mul(BLOCK_BYTES);
+        let Some(target) = target else { return false };
+        let Some(reader) = Hand::with_less_than(1, &mut self.readers) else { return true };
+        let bytes = target.blocks.saturating_mul(status::BLOCK_BYTES);
+        if target.is_partial() {
+            let fault = only_whole(&target.name.to_string());
+            self.fail(id, fault);
+            return false;
+        }
         if self.options.keyless_max_bytes.is_some_and(|most| bytes > most) {
             let fault = too_large(&target.name.to_string(), bytes);
-            return self.fail(id, fault);
+            self.fail(id, fault);
+            return false;
         }
-        let Some(assignment) = book.register_all(id) else { return };
+        let Some(assignment) = book.register_all(id) else { return false };
         let (give, rows) = mpsc::channel(BATCHES);
         let chunk = assignment.chunk;
-        match reader.try_send(Work { assignment, target, key: Vec::new(), all: Some(give) }) {
-            Ok(()) => {
-                *free = false;
-                self.whole = Some(Whole { chunk, table: id, rows });
-            }
-            Err(_) => book.abandon(chunk),
+        let (key, most, all) = (Vec::new(), usize::MAX, Some(give));
+        let work = Work { assignment, target, key, most, mends: false, all };
+        if reader.give(work) {
+            self.whole = Some(Whole { chunk, table: id, rows });
+        } else {
+            book.abandon(chunk);
         }
+        false
     }
+}
+
+/// The stream leaves out afterwards what was read, and could not tell what was not.
+fn only_whole(table: &str) -> Fault {
+    Fault::new(
+        Code::SnapshotFilter,
+        format!("{table} has no key: it is read whole, and not by a condition"),
+        "give it a primary key or a replica identity by an index; or cancel this, and have all of it \
+         read",
+    )
 }
 
 fn too_large(table: &str, bytes: u64) -> Fault {
@@ -149,7 +160,11 @@ impl Engine {
     ) -> Result<Option<u64>, Fault> {
         let mut show = interval(SHOW_EVERY);
         let mut released = 0;
+        let options = self.snapshots.as_ref().map(|snapshots| snapshots.options.clone());
+        // So that the rate is kept: nothing is taken before.
+        let mut take_at = Instant::now();
         loop {
+            let may_take = take_at <= Instant::now();
             tokio::select! {
                 biased;
                 () = self.sink.producer.reported() => self.sink.settle()?,
@@ -161,8 +176,12 @@ impl Engine {
                     self.sink.read(0);
                     self.sink.show()?;
                 }
-                batch = rows.recv() => {
+                () = sleep_until(take_at), if !may_take => {}
+                batch = rows.recv(), if may_take => {
                     let Some(batch) = batch else { return Ok(Some(released)) };
+                    if let Some(options) = &options {
+                        take_at = Instant::now() + cost(options, batch.len(), batch.bytes());
+                    }
                     released += batch.len() as u64;
                     self.release_batch(&batch, (at, ticket), (target, &mut *route)).await?;
                 }
@@ -178,43 +197,10 @@ impl Engine {
     ) -> Result<(), Fault> {
         let now = status::now();
         self.out.position.start(at);
+        self.sink.producer.expect(batch.len());
         for number in 0..batch.len() {
             let Some(tuple) = batch.get(number) else { break };
-            let ordinal = self.next_ordinal();
-            let (row, record) = (Row::Read(tuple), avro::Record::Read(tuple));
-            let meta = meta(at, ordinal, now);
-            let (keyed, written) = match self.out.encode(route, &row, &record, &meta) {
-                Ok(written) => written,
-                Err(error) => {
-                    let description = &target.relation;
-                    let again = Again { compiler: &mut self.compiler, description, route };
-                    Box::pin(self.out.encode_again(again, &row, &record, &meta, error)).await?
-                }
-            };
-            let mut to = (route.topic.as_str(), route.partitions, route.lane);
-            if let Written::TooLarge { bytes } = written {
-                let Some(dead) = &route.dead_letters else {
-                    return Err(diagnosis::of_large_row(&route.topic, bytes));
-                };
-                let commit_lsn = CommitLsn(at);
-                let nobody = Transaction { commit_lsn, commit_time: now, xid: Xid(0) };
-                self.out.dead_letter(dead, route, &nobody, &meta, bytes);
-                to = (&dead.topic, dead.partitions, dead.lane);
-            }
-            let (topic, partitions, lane) = to;
-            let position = Position { commit_lsn: CommitLsn(at), ordinal, sub_index: 0 };
-            let out = Record {
-                topic,
-                partition: (!keyed).then(|| spread(&position, partitions)),
-                key: keyed.then_some(self.out.key.as_slice()),
-                value: Some(self.out.value.as_slice()),
-                timestamp_ms: status::unix_ms(now),
-                position: self.out.position.at(ordinal, 0),
-                headers: &self.out.headers,
-                ticket,
-                lane,
-            };
-            self.sink.put(&out).await?;
+            self.put_read(tuple, (at, now, ticket), (&target.relation, &mut *route)).await?;
         }
         self.out.shrink();
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use waltide_core::lsn::Lsn;
 use waltide_core::pgoutput::{Relation, RelationColumn, RelationId, ReplicaIdentity};
+use waltide_core::snapshot::reachable;
 
 use super::{PublishedTable, grouped, oids};
 use crate::postgres::cells::Cells;
@@ -159,11 +160,16 @@ WHERE t.isleaf AND p.partrelid = ANY ($1::oid[]) ORDER BY p.partrelid";
         read.pop().ok_or_else(|| self.link.malformed("transactions"))
     }
 
-    /// Where the log is being written.
+    /// Where the log is being written, as a position that a replica and a stream come to even if
+    /// nothing follows.
     pub async fn insert_lsn(&mut self) -> Result<Lsn, Error> {
-        let rows = self.simple_query("SELECT pg_current_wal_insert_lsn()").await?;
-        let lsn = rows.single().and_then(|text| text.parse().ok());
-        lsn.ok_or_else(|| self.link.malformed("a position"))
+        let sql = format!("SELECT pg_current_wal_insert_lsn(), {}", sql::LOG_SIZES);
+        let rows = self.simple_query(&sql).await?;
+        let mut read = self.rows_as(&rows, "a position", |row| {
+            let mut cells = Cells::of(row);
+            Some(reachable(cells.get()?, cells.get()?, cells.get()?))
+        })?;
+        read.pop().ok_or_else(|| self.link.malformed("a position"))
     }
 
     /// Which of these tables the role may not read, itself or one of its partitions.
@@ -175,5 +181,14 @@ WHERE (c.oid = $1::oid OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid:
   AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))";
         let rows = self.query(sql, &[Some(&table.0.to_string())]).await?;
         Ok(self.rows_as(&rows, "a table", |row| Cells::of(row).get())?.into_iter().collect())
+    }
+
+    /// Whether row-level security hides rows of a table, or of one of its partitions, from the role.
+    pub async fn hides_rows(&mut self, table: RelationId) -> Result<bool, Error> {
+        let sql = "\
+SELECT coalesce(bool_or(row_security_active(c.oid)), false) FROM pg_class c
+WHERE c.oid = $1::oid OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass))";
+        let rows = self.query(sql, &[Some(&table.0.to_string())]).await?;
+        Ok(rows.single() == Some("t"))
     }
 }

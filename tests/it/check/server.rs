@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
+use waltide_stack::serde_json::json;
 use waltide_stack::{PostgresOptions, Process, Proxy, Stack, Tools, Version, eventually};
 
 use super::{Found, ORDERS, Patient};
@@ -145,4 +146,42 @@ fn a_standby_and_an_old_transaction_are_told() {
     let found = Found::of(&pipeline);
     let wrong = found.wrong("source.primary").expect("a finding");
     assert_eq!((&wrong["level"], &wrong["code"]), (&"error".into(), &"WT220".into()));
+}
+
+#[test]
+fn what_snapshots_need_of_replicas_is_looked_at() {
+    let source = PostgresOptions::new(Version::NEWEST).start();
+    let database = source.database("check replica");
+    database.execute(ORDERS);
+    let connection = format!(
+        "host={} port={} user=postgres",
+        source.socket_directory().display(),
+        source.port()
+    );
+    let replica = PostgresOptions::new(Version::NEWEST)
+        .standby_of(&source)
+        .setting("primary_conninfo", &connection)
+        .start();
+    let role = format!("{}_cdc", database.prefix());
+    database.execute(&format!("CREATE ROLE {role} LOGIN REPLICATION"));
+    database.execute(&format!("GRANT SELECT ON orders TO {role}"));
+    let publication = "CREATE PUBLICATION tables FOR TABLE orders";
+    database.execute(&format!("{publication} WITH (publish_via_partition_root = true)"));
+    let from = |url: String| {
+        Pipeline::of(&database)
+            .with("source.url", database.url_as(&role, None))
+            .with("source.publication", "tables")
+            .with("snapshot", json!({ "max_replica_lag_bytes": 1_000_000, "from": { "url": url } }))
+    };
+    Patient::new(&database, from(replica.url_as(&role, None, database.name())))
+        .mended("snapshot.max_replica_lag_bytes", "error", &["may not see", "WT209"])
+        .is_sound();
+    let code = |url: String| {
+        let found = Found::of(&from(url));
+        let wrong = found.wrong("snapshot.from").expect("a finding");
+        wrong["code"].as_str().expect("a code").to_owned()
+    };
+    assert_eq!(code(source.url_as(&role, None, database.name())), "WT238");
+    replica.stop();
+    assert_eq!(code(replica.url_as(&role, None, database.name())), "WT201");
 }

@@ -9,7 +9,7 @@ use super::*;
 const FENCED: [i16; 2] = [47, 90];
 
 async fn on(bootstrap: String, name: &str) -> CheckpointTopic {
-    CheckpointTopic::open(&settings(bootstrap), name, Some(1)).await.unwrap()
+    CheckpointTopic::open(&admin(bootstrap), name, Some(1)).await.unwrap()
 }
 
 fn is_unknown(outcome: &Result<(), Error>) -> bool {

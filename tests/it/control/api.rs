@@ -107,6 +107,16 @@ fn every_answer_has_the_fields_of_the_document_and_no_others() {
     });
     assert!(!get("/api/history")["pipelines"][pipeline.name()].is_null());
     get("/readyz");
+    let path = format!("/api/pipelines/{}/snapshots", pipeline.name());
+    let list = daemon.get(&path).expect("it answers");
+    as_documented(&document, "get", "/api/pipelines/{name}/snapshots", list);
+    for order in ["start", "pause", "resume", "cancel"] {
+        let path = format!("/api/pipelines/{{name}}/snapshots/{order}");
+        let at = path.replace("{name}", pipeline.name());
+        let of = json!({ "table": "public.orders" }).to_string();
+        let answer = Request::post(&at).of_its_user(&daemon).body(&of).send(&daemon);
+        as_documented(&document, "post", &path, answer);
+    }
     assert_eq!(get("/api/openapi.json"), document);
     // What is asked for without a token, for nobody, and in a wrong way.
     let send = |request: Request, method, path| {
@@ -115,6 +125,8 @@ fn every_answer_has_the_fields_of_the_document_and_no_others() {
     for (method, verb, path) in [
         ("post", "POST", "/api/pipelines/{name}/pause"),
         ("post", "POST", "/api/pipelines/{name}/resume"),
+        ("post", "POST", "/api/pipelines/{name}/snapshots/start"),
+        ("post", "POST", "/api/pipelines/{name}/snapshots/cancel"),
         ("post", "POST", "/api/reload"),
         ("put", "PUT", "/api/log-level"),
     ] {

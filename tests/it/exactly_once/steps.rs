@@ -2,11 +2,16 @@
 //! begins, records are produced, the checkpoint is, the commit is sent and answered. The daemon
 //! dies there, or loses its connection and must find out by itself; what was caught arrives later.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use waltide_stack::{Database, Kafka, KafkaOptions, Stack, Version};
 
 use super::exactly;
 use super::wire::{ADD_PARTITIONS, END, INIT, PRODUCE, Side, Step, Wire};
-use crate::support::{Pipeline, assert_each_once_and_in_order, assert_transactions_are_whole};
+use crate::support::{
+    Pipeline, SOON, assert_each_once_and_in_order, assert_transactions_are_whole,
+};
 
 /// What happens once a request is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +22,20 @@ enum Fate {
     CutOff,
 }
 
+/// What the second of the two transactional ids ends with.
+const SECOND: &str = ".waltide.2";
+
 /// The requests of a transaction, in their order.
-const STEPS: [(&str, i16, &str); 7] = [
+const STEPS: [(&str, i16, &str); 9] = [
     ("shut others out", INIT, ""),
+    ("shut others out of the second", INIT, SECOND),
     ("begin", ADD_PARTITIONS, "public.orders"),
     ("begin with the checkpoint", ADD_PARTITIONS, "waltide.checkpoint"),
     ("produce", PRODUCE, "public.orders"),
     ("produce elsewhere", PRODUCE, "public.lines"),
     ("checkpoint", PRODUCE, "waltide.checkpoint"),
     ("commit", END, ""),
+    ("commit of the second", END, SECOND),
 ];
 
 struct Shop<'a> {
@@ -47,6 +57,19 @@ impl Shop<'_> {
         ));
     }
 
+    /// Which of the two ids it is that commits is not known beforehand.
+    #[track_caller]
+    fn order_until_caught(&mut self) {
+        let since = Instant::now();
+        loop {
+            self.order();
+            if self.wire.is_caught() {
+                return;
+            }
+            assert!(since.elapsed() < SOON, "the request does not come");
+        }
+    }
+
     /// The daemon meets its fate at a step, and whoever goes on publishes each change once.
     fn goes_wrong(
         &mut self,
@@ -63,8 +86,7 @@ impl Shop<'_> {
         if step.request == INIT {
             self.cut_the_stream(through);
         }
-        self.order();
-        self.wire.wait();
+        self.order_until_caught();
         match fate {
             Fate::Killed => {
                 daemon.kill();
@@ -111,7 +133,8 @@ impl Shop<'_> {
     }
 }
 
-fn at_each_step(test: &str, fate: Fate) {
+/// A shop whose daemon can be met on the wire, and a pipeline that cannot.
+fn in_a_shop(test: &str, play: impl FnOnce(&mut Shop<'_>, Pipeline<'_>, Pipeline<'_>)) {
     let kafka = KafkaOptions::new().behind_proxy().start();
     let wire = Wire::on(&kafka);
     let database = Stack::shared().database(Version::NEWEST, test);
@@ -121,12 +144,18 @@ fn at_each_step(test: &str, fate: Fate) {
     let direct =
         exactly(&database).into_kafka(&kafka).with("kafka.bootstrap_servers", kafka.direct());
     let mut shop = Shop { database: &database, wire: &wire, kafka: &kafka, orders: 0 };
-    for (name, request, with) in STEPS {
-        for side in [Side::Before, Side::After] {
-            eprintln!("{side:?} {name}");
-            shop.goes_wrong(&through, &direct, Step { request, with, side }, fate);
+    play(&mut shop, through, direct);
+}
+
+fn at_each_step(test: &str, fate: Fate) {
+    in_a_shop(test, |shop, through, direct| {
+        for (name, request, with) in STEPS {
+            for side in [Side::Before, Side::After] {
+                eprintln!("{side:?} {name}");
+                shop.goes_wrong(&through, &direct, Step { request, with, side }, fate);
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -142,31 +171,75 @@ fn a_daemon_cut_off_at_any_step_publishes_each_change_once() {
 /// A daemon shuts the one before it out before it reads how far that came.
 #[test]
 fn a_commit_that_comes_after_the_successor_has_begun_is_refused() {
-    let kafka = KafkaOptions::new().behind_proxy().start();
-    let wire = Wire::on(&kafka);
-    let database = Stack::shared().database(Version::NEWEST, "exactly once late commit");
-    database.execute("CREATE TABLE orders (id int PRIMARY KEY)");
-    database.execute("CREATE TABLE lines (id int PRIMARY KEY, n int)");
-    let through = exactly(&database).into_kafka(&kafka);
-    let direct =
-        exactly(&database).into_kafka(&kafka).with("kafka.bootstrap_servers", kafka.direct());
-    let mut shop = Shop { database: &database, wire: &wire, kafka: &kafka, orders: 0 };
-    let first = through.start();
-    let second = direct.launch();
-    second.wait_for_state("standby");
-    wire.catch(Step { request: END, with: "", side: Side::Before });
-    shop.order();
-    wire.wait();
-    first.process().pause();
-    second.wait_for_state("streaming");
-    // The successor has published the same; now comes the commit of what it has shut out.
-    direct.wait_until_delivered();
-    wire.release();
-    first.process().resume();
-    first.wait_for_state("standby");
-    shop.order();
-    direct.wait_until_delivered();
-    first.terminate();
-    second.terminate();
-    shop.check(&direct);
+    refuses_what_is_late("exactly once late commit", END, "");
+}
+
+/// What has no checkpoint yet is not in the way of whoever reads the last one.
+#[test]
+fn so_is_a_checkpoint_through_the_second_of_its_transactional_ids() {
+    refuses_what_is_late("exactly once late checkpoint", PRODUCE, ".waltide.2 .waltide.checkpoint");
+}
+
+fn refuses_what_is_late(test: &str, request: i16, with: &'static str) {
+    in_a_shop(test, |shop, through, direct| {
+        let first = through.start();
+        let second = direct.launch();
+        second.wait_for_state("standby");
+        shop.wire.catch(Step { request, with, side: Side::Before });
+        shop.order_until_caught();
+        first.process().pause();
+        second.wait_for_state("streaming");
+        // The successor has published the same; now comes the commit of what it has shut out.
+        direct.wait_until_delivered();
+        shop.wire.release();
+        first.process().resume();
+        first.wait_for_state("standby");
+        shop.order();
+        direct.wait_until_delivered();
+        first.terminate();
+        second.terminate();
+        shop.check(&direct);
+    });
+}
+
+/// The records of a transaction do not overtake those of the one before, which go by another
+/// connection.
+#[test]
+fn what_has_its_turn_next_waits_until_all_before_it_has_arrived() {
+    in_a_shop("exactly once in turn", |shop, through, _| {
+        let pipeline = through.with("kafka.partitions", 1);
+        let daemon = pipeline.start();
+        shop.order();
+        pipeline.wait_until_delivered();
+        shop.wire.catch(Step { request: PRODUCE, with: "public.orders", side: Side::Before });
+        shop.order();
+        shop.wire.wait();
+        shop.order();
+        // Long enough for whatever does not wait.
+        thread::sleep(Duration::from_secs(1));
+        shop.wire.release();
+        shop.order();
+        pipeline.wait_until_delivered();
+        daemon.terminate();
+        shop.check(&pipeline);
+    });
+}
+
+/// Else the one before could come to be rolled back, and what follows it be there.
+#[test]
+fn a_commit_is_not_sent_before_the_one_before_it_is_known() {
+    in_a_shop("exactly once commits in turn", |shop, through, direct| {
+        let daemon = through.start();
+        shop.wire.catch(Step { request: END, with: "", side: Side::Before });
+        shop.order_until_caught();
+        shop.order();
+        // Long enough for whatever does not wait.
+        thread::sleep(Duration::from_secs(1));
+        daemon.kill();
+        let successor = direct.start();
+        shop.order();
+        direct.wait_until_delivered();
+        successor.terminate();
+        shop.check(&direct);
+    });
 }

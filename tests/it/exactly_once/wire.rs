@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rdkafka::admin::ResourceSpecifier;
 use waltide_stack::Kafka;
@@ -31,7 +32,7 @@ pub(super) enum Side {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     pub(super) request: i16,
-    /// It must have this in it: the name of a topic.
+    /// It must have these words in it: names of topics, ends of transactional ids.
     pub(super) with: &'static str,
     pub(super) side: Side,
 }
@@ -85,6 +86,11 @@ impl Wire {
     #[track_caller]
     pub(super) fn wait(&self) {
         self.caught.recv_timeout(SOON).expect("the request comes");
+    }
+
+    /// Whether it is, within a second.
+    pub(super) fn is_caught(&self) -> bool {
+        self.caught.recv_timeout(Duration::from_secs(1)).is_ok()
     }
 
     /// Lets what is held go on its way, late.
@@ -146,9 +152,8 @@ fn answers(mut from: TcpStream, mut to: TcpStream, shared: &Shared, lost: &Lost)
 
 /// Length, the request's number and version, correlation id, and so on.
 fn is(frame: &[u8], step: &Step) -> bool {
-    let with = step.with.as_bytes();
-    frame[4..6] == step.request.to_be_bytes()
-        && (with.is_empty() || frame.windows(with.len()).any(|part| part == with))
+    let has = |text: &str| frame.windows(text.len()).any(|part| part == text.as_bytes());
+    frame[4..6] == step.request.to_be_bytes() && step.with.split_whitespace().all(has)
 }
 
 /// A request or answer with its length before it.

@@ -91,7 +91,8 @@ struct Without {
 
 const EACH: [Without; 4] = [
     Without { operation: "Create", on: "--topic", says: &["create", "waltide.checkpoint"] },
-    Without { operation: "Write", on: "--topic", says: &["waltide.checkpoint"] },
+    // Who may write to a topic may see that it is there, and who may not is stopped at that.
+    Without { operation: "Write", on: "--topic", says: &["describe", "public.orders"] },
     Without { operation: "Read", on: "--topic", says: &["waltide.checkpoint"] },
     Without { operation: "Write", on: "--transactional-id", says: &["transactional id"] },
 ];

@@ -104,6 +104,26 @@ fn each_odd_answer_has_a_reason_of_its_own() {
     daemon.terminate();
 }
 
+/// That it is away stops nobody who stands by, and is not taken for an answer when the slot is free.
+#[test]
+fn who_stood_by_while_the_registry_was_away_asks_it_again() {
+    let database = shop(Version::NEWEST, "away from standby");
+    let gateway = Gateway::start();
+    gateway.answers(Some("500 Internal Server Error\r\n\r\n{\"message\": \"no storage\"}"));
+    let first = pipeline(&database).start();
+    let pipeline = pipeline(&database).with("registry.url", url_at(&gateway.address));
+    let second = pipeline.launch();
+    second.wait_for_state("standby");
+    gateway.answers(Some("200 OK\r\n\r\n{\"answer\": 42}"));
+    first.terminate();
+    tells(&second, "WT405", &["compatibilityLevel"]);
+    gateway.answers(None);
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    logged_once(&second, &["WT405"]);
+    second.terminate();
+}
+
 #[test]
 fn the_url_without_the_path_of_its_api_is_told() {
     let database = shop(Version::NEWEST, "wrong path");

@@ -15,22 +15,22 @@ use super::{arrive, fails_fast_as, logged, order, set_up, shop, tells, tries_aga
 use crate::support::{Daemon, Pipeline, SOON};
 
 /// A file with a secret in it; it goes away with its owner.
-pub(super) struct SecretFile(PathBuf);
+pub(crate) struct SecretFile(PathBuf);
 
 impl SecretFile {
-    pub(super) fn of(database: &Database, name: &str, text: &str) -> Self {
+    pub(crate) fn of(database: &Database, name: &str, text: &str) -> Self {
         let name = format!("{}.{name}", database.prefix());
         let file = Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name));
         file.write(text);
         file
     }
 
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().expect("a path in UTF-8")
     }
 
     /// In one step: a half-written secret would be a wrong one.
-    pub(super) fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         let beside = self.0.with_extension("new");
         fs::write(&beside, text).expect("a file with a secret");
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).expect("its owner's only");
@@ -142,9 +142,9 @@ fn a_password_that_a_command_prints_is_asked_for_at_each_connection() {
     daemon.terminate();
 }
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).expect("a certificate without names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
@@ -152,7 +152,7 @@ fn authority() -> Authority {
 }
 
 /// A certificate for a client of this name, and its key, in PEM.
-fn certificate(by: &Authority, name: &str, valid_until: SystemTime) -> (String, String) {
+pub(crate) fn certificate(by: &Authority, name: &str, valid_until: SystemTime) -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
     params.distinguished_name = DistinguishedName::new();
@@ -162,11 +162,11 @@ fn certificate(by: &Authority, name: &str, valid_until: SystemTime) -> (String, 
     (certificate.pem(), key.serialize_pem())
 }
 
-fn after(wait: Duration) -> SystemTime {
+pub(crate) fn after(wait: Duration) -> SystemTime {
     SystemTime::now() + wait
 }
 
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Long enough for a daemon to start with it on a busy machine.
 const SHORT: Duration = Duration::from_secs(20);

@@ -60,7 +60,7 @@ fn said(pipeline: &Pipeline<'_>, code: &str) -> String {
     let text = std::fs::read_to_string(file.path()).expect("the file");
     let chatty = text.replace("\"http\":", "\"log\":{\"level\":\"trace\"},\"http\":");
     assert_ne!(text, chatty);
-    std::fs::write(file.path(), chatty).expect("the file");
+    std::fs::write(file.path(), &chatty).expect("the file");
     let path = file.path().to_string_lossy().into_owned();
     let mut said = String::new();
     for command in [
@@ -90,10 +90,17 @@ fn said(pipeline: &Pipeline<'_>, code: &str) -> String {
     }
     let daemon = crate::support::Daemon::launch(file, &["run"]);
     tells(&daemon, code, &[]);
-    for path in ["/readyz", "/api/status", "/metrics", "/"] {
+    for path in ["/readyz", "/livez", "/api/status", "/api/history", "/metrics", "/"] {
         let (_, body) = daemon.get(path).expect("the daemon answers");
         said += &body;
     }
+    // What a reload refuses is told with its place, and a secret may stand there.
+    let file = daemon.config();
+    let damaged = chatty.replace("zq3registry", "zq3registry\nzq3registry");
+    std::fs::write(file, damaged.replace("\"source\"", "\"sauce\"")).expect("the file");
+    let ended = cli::waltide(&["reload", "--url", &daemon.url()]);
+    assert_eq!(ended.status, Some(1), "{}", ended.everything);
+    said += &ended.everything;
     for command in ["status", "healthcheck"] {
         said += &cli::waltide(&[command, "--url", &daemon.url()]).everything;
     }

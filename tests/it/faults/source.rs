@@ -282,3 +282,23 @@ fn a_lock_that_keeps_the_publication_from_being_made_is_said() {
     logged_once(&daemon, &["WT218"]);
     daemon.terminate();
 }
+
+#[test]
+fn a_session_that_is_ended_while_it_makes_the_publication_is_replaced() {
+    let database = shop(Version::NEWEST, "ended in between");
+    let holder = database.session();
+    holder.execute("BEGIN; LOCK TABLE orders IN SHARE UPDATE EXCLUSIVE MODE");
+    let pipeline = pipeline(&database);
+    let daemon = pipeline.launch();
+    eventually("its session waits and is ended", SOON, || {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (!database.query(sql).is_empty()).then_some(())
+    });
+    holder.execute("COMMIT");
+    daemon.wait_ready();
+    order(&database, 1);
+    arrive(&pipeline, &[1]);
+    assert!(daemon.log().contains("WT215"), "{}", daemon.log());
+    daemon.terminate();
+}

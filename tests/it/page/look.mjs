@@ -1,5 +1,5 @@
 // Drives a browser for a test: one command a line on standard input, one JSON line for each answer.
-//   open URL      look       axe       shot SCHEME WIDTH PATH       end
+//   open URL      crowd URL COUNT      look       axe       shot SCHEME WIDTH PATH       end
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -20,22 +20,18 @@ page.on('console', (message) => {
 });
 page.on('request', (request) => asked.push(request.url()));
 
-const text = (node, place) => node.locator(place).first().innerText().catch(() => null);
-
-async function look() {
-  const pipelines = [];
-  for (const node of await page.locator('details.pipeline').all()) {
-    const error = node.locator('.error');
-    pipelines.push({
-      name: await node.getAttribute('data-name'),
-      open: await node.evaluate((it) => it.open),
-      text: await node.innerText(),
-      state: await text(node, '.state .value'),
-      error: (await error.isVisible()) ? await error.innerText() : null,
-    });
-  }
-  return { verdict: await text(page, '#verdict'), title: await page.title(), away: await page.locator('#away').isVisible(), pipelines };
-}
+// At one moment: what is asked piece by piece may have changed between two of them.
+const look = () => page.evaluate(() => {
+  const shown = (node) => node?.checkVisibility() ? node.innerText : null;
+  const pipelines = [...document.querySelectorAll('details.pipeline')].map((node) => ({
+    name: node.dataset.name,
+    open: node.open,
+    text: node.innerText,
+    state: shown(node.querySelector('.state .value')),
+    error: shown(node.querySelector('.error')),
+  }));
+  return { verdict: shown(document.querySelector('#verdict')), title: document.title, away: Boolean(shown(document.querySelector('#away'))), pipelines };
+});
 
 async function judge() {
   const found = [];
@@ -50,6 +46,16 @@ async function judge() {
 
 const commands = {
   open: async (url) => { await page.goto(url); return true; },
+  // Others look as well, each in a window of their own.
+  crowd: async (url, count) => {
+    for (let one = 0; one < Number(count); one++) {
+      const window = await browser.newContext();
+      const page = await window.newPage();
+      await page.goto(url);
+      await page.locator('details.pipeline').first().waitFor();
+    }
+    return true;
+  },
   look,
   axe: judge,
   shot: async (scheme, width, path) => {

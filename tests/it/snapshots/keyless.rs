@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use waltide_stack::{Database, Stack, Version, eventually};
 
@@ -84,22 +84,45 @@ fn a_table_without_a_key_arrives_with_each_row_as_often_as_it_is_there() {
     pipeline.wait_until_delivered();
     daemon.terminate();
     let changes = pipeline.changes("public.visits");
+    assert_eq!(read_and_behind(&changes), in_table(&shop));
+}
+
+/// What was read, and what the stream had behind that.
+#[track_caller]
+fn read_and_behind(changes: &[Change]) -> Bag {
     let read: Vec<&Change> = changes.iter().filter(|change| change.op == Op::Read).collect();
     let at = read.iter().map(|change| change.position).max().expect("rows that were read");
     let behind = |change: &&Change| change.op == Op::Create && change.position > at;
     let streamed: Vec<&Change> = changes.iter().filter(behind).collect();
     eprintln!("{} read, {} behind, {} in all", read.len(), streamed.len(), changes.len());
     assert!(read.len() as u64 >= rows() && !streamed.is_empty(), "nobody wrote");
-    assert_eq!(bag(read.into_iter().chain(streamed)), in_table(&shop));
+    bag(read.into_iter().chain(streamed))
 }
 
 #[test]
 fn nothing_of_a_table_without_a_key_is_missing_where_daemons_are_killed_while_they_read_it() {
-    let test = "snapshot without a key with kills";
+    let (changes, known) = after_kills("snapshot without a key with kills", "at_least_once");
+    let arrived = bag(&changes);
+    for (row, count) in &known {
+        let there = arrived.get(row).copied().unwrap_or(0);
+        assert!(there >= *count, "{row}: {there} instead of {count}");
+    }
+    assert!(arrived.keys().all(|row| known.contains_key(row)), "a row that never was");
+}
+
+/// A read that was cut off has left nothing.
+#[test]
+fn with_exactly_once_it_is_equal_even_then() {
+    let (changes, known) = after_kills("snapshot without a key with kills once", "exactly_once");
+    assert_eq!(read_and_behind(&changes), known);
+}
+
+/// What arrived, and what is there, after daemons were killed while they read.
+fn after_kills(test: &str, delivery: &str) -> (Vec<Change>, Bag) {
     let mut random = Random::from_environment(test);
     let shop = Stack::shared().database(Version::NEWEST, test);
     fill(&shop, rows());
-    let pipeline = initial(&shop);
+    let pipeline = initial(&shop).with("delivery", delivery);
     let daemon = while_inserting(&shop, &random.branch(99), || {
         for _ in 0..4 {
             let daemon = pipeline.start();
@@ -112,13 +135,26 @@ fn nothing_of_a_table_without_a_key_is_missing_where_daemons_are_killed_while_th
     });
     pipeline.wait_until_delivered();
     daemon.terminate();
-    let arrived = bag(&pipeline.changes("public.visits"));
-    for (row, count) in in_table(&shop) {
-        let there = arrived.get(&row).copied().unwrap_or(0);
-        assert!(there >= count, "{row}: {there} instead of {count}");
-    }
-    let known = in_table(&shop);
-    assert!(arrived.keys().all(|row| known.contains_key(row)), "a row that never was");
+    (pipeline.changes("public.visits"), in_table(&shop))
+}
+
+#[test]
+fn a_table_without_a_key_is_read_no_faster_than_is_allowed() {
+    let shop = Stack::shared().database(Version::NEWEST, "snapshot without a key slowly");
+    shop.execute("CREATE TABLE visits (page int, note text)");
+    shop.execute(
+        "INSERT INTO visits SELECT g, repeat(md5(g::text), 60) FROM generate_series(1, 1000) g",
+    );
+    // Two megabytes, in batches of half of one.
+    let slowly = waltide_stack::serde_json::json!({ "mode": "initial", "max_rate": 500_000 });
+    let pipeline = Pipeline::of(&shop).with("snapshot", slowly);
+    let since = Instant::now();
+    let daemon = pipeline.start();
+    wait_until_read(&pipeline, &["public.visits"]);
+    // What the last batch costs nobody waits for.
+    assert!(since.elapsed() > Duration::from_secs(2), "it took {:?}", since.elapsed());
+    assert_eq!(pipeline.changes("public.visits").len(), 1_000);
+    daemon.terminate();
 }
 
 #[test]

@@ -39,7 +39,13 @@ impl Position {
     /// The position of a record.
     #[track_caller]
     pub(crate) fn of(record: &JsonRecord) -> Self {
-        let text = record.header("waltide.position").expect("a record has its position");
+        Self::in_header(record.header("waltide.position"))
+    }
+
+    /// The same, of its header.
+    #[track_caller]
+    pub(crate) fn in_header(text: Option<String>) -> Self {
+        let text = text.expect("a record has its position");
         text.parse().unwrap_or_else(|error| panic!("{error}"))
     }
 }

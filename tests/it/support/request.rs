@@ -35,6 +35,19 @@ impl Request {
         self
     }
 
+    /// Sends JSON with the token that the daemon has made for its user.
+    #[must_use]
+    pub(crate) fn of_its_user(self, daemon: &Daemon) -> Self {
+        let said = "what changes something needs this token";
+        daemon.wait_for_event(said, 1);
+        let events = daemon.events();
+        let event = events.iter().find(|event| event["message"] == said).expect("it is said");
+        let file = event["file"].as_str().expect("a file");
+        let token = std::fs::read_to_string(file).expect("it is ours");
+        let bearer = format!("Bearer {token}");
+        self.with(&[("Authorization", &bearer), ("Content-Type", "application/json")])
+    }
+
     #[must_use]
     pub(crate) fn body(mut self, body: &str) -> Self {
         self.body = body.to_owned();

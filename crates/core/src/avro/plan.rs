@@ -144,6 +144,12 @@ impl Plan {
         self.columns.get(position).map(|column| column.field.as_str())
     }
 
+    /// How many columns a row has.
+    #[must_use]
+    pub fn column_count(&self) -> usize {
+        self.columns.len()
+    }
+
     /// The positions of the key's columns in the relation, in key order.
     #[must_use]
     pub fn key_columns(&self) -> &[usize] {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::job::{Hand, Job, Stage, Unsettled, Waits, Word};
+use super::job::{Hand, Job, Stage, Terms, Unsettled, Waits, Word};
 use super::{Assignment, ChunkId, Key, Part, Seen, Sight, Span, Touch, widen};
 use crate::lsn::Lsn;
 use crate::pgoutput::{RelationId, Tuple, Xid};
@@ -36,7 +36,7 @@ pub struct Book {
     boundary: Lsn,
     in_transaction: bool,
     /// Something that belongs into a checkpoint has changed.
-    changed: bool,
+    pub(super) changed: bool,
 }
 
 impl Book {
@@ -117,9 +117,7 @@ impl Book {
 
     /// A table is to be read from the beginning, or only these of its partitions.
     pub fn start(&mut self, table: RelationId, known: Known, only: BTreeSet<RelationId>) {
-        self.known.remove(&table);
-        self.jobs.insert(table, Job::new(known, only));
-        self.changed = true;
+        self.start_on(table, known, only, Terms::default());
     }
 
     /// Of a table that is being read, the partitions that are: none for all there are.
@@ -145,7 +143,10 @@ impl Book {
     pub fn open_now(&mut self, open: &BTreeSet<u64>) {
         for job in self.jobs.values_mut() {
             job.waits = match &job.waits {
-                Waits::Unknown => Waits::For(open - &self.unsettled.0),
+                Waits::Unknown => {
+                    job.first.clone_from(open);
+                    Waits::For(open - &self.unsettled.0)
+                }
                 Waits::For(waits) => Waits::For(waits & open),
             };
             self.changed = true;
@@ -177,7 +178,7 @@ impl Book {
     /// number, and where its rows lie.
     pub fn measured(&mut self, table: RelationId, shape: u64, at: Lsn, spans: Vec<Span>) {
         if let Some(job) = self.jobs.get_mut(&table).filter(|job| job.left.is_none()) {
-            (job.shape, job.floor, job.left) = (shape, at, Some(spans));
+            job.measured(shape, at, spans);
             self.changed = true;
         }
     }
@@ -246,7 +247,14 @@ impl Book {
         may: impl Fn(RelationId) -> bool,
     ) -> Option<Assignment> {
         let registered = self.between()?;
-        let mut jobs = self.jobs.iter_mut().filter(|(table, _)| may(**table));
+        // What former lives have published may come again up to there. Who skips what repeats must
+        // not take that for the last word on a row that is to be mended.
+        let repeats = registered < self.floor;
+        let jobs = self.jobs.iter_mut();
+        let jobs = jobs.filter(|(table, job)| may(**table) && !(repeats && job.mends()));
+        let mut jobs: Vec<_> = jobs.collect();
+        jobs.sort_by_key(|(_, job)| job.rank);
+        let mut jobs = jobs.into_iter();
         let (table, part) = jobs.find_map(|(table, job)| Some((*table, job.next(blocks)?)))?;
         let chunk = ChunkId(self.next_chunk);
         self.next_chunk += 1;
@@ -267,8 +275,14 @@ impl Book {
     /// Registers all of a table without a key. The stream has to wait from here until its rows are
     /// on their way. Only between transactions.
     pub fn register_all(&mut self, table: RelationId) -> Option<Assignment> {
-        let registered = self.between()?;
+        // Its rows stand here: behind all that was published in former lives, or who skips what
+        // repeats would skip them.
+        let registered = self.between().filter(|at| *at >= self.floor)?;
         let job = self.jobs.get_mut(&table)?;
+        // Who wrote before the table joined has not published that: it must be seen.
+        if job.first.iter().any(|xid| self.unsettled.0.contains(xid)) {
+            return None;
+        }
         let part = job.all()?;
         let chunk = ChunkId(self.next_chunk);
         self.next_chunk += 1;
@@ -353,15 +367,16 @@ impl Book {
             .map(|(chunk, _)| *chunk)
     }
 
-    /// A chunk that is to be released here.
+    /// A chunk that is to be released here, of a table of the lowest rank.
     #[must_use]
     pub fn releasable(&self) -> Option<(RelationId, ChunkId)> {
         let at = self.between()?;
         let due = |hand: &Hand| matches!(hand.stage, Stage::Held(bound) if bound <= at);
-        self.jobs.iter().find_map(|(table, job)| {
+        let found = self.jobs.iter().filter_map(|(table, job)| {
             let (chunk, _) = job.hands.iter().find(|(_, hand)| due(hand) && !hand.is_spoiled())?;
-            Some((*table, *chunk))
-        })
+            Some((job.rank, *table, *chunk))
+        });
+        found.min_by_key(|(rank, ..)| *rank).map(|(_, table, chunk)| (table, chunk))
     }
 
     /// What is to be said of a row of a chunk with this key; none where the chunk has no such key,
@@ -424,13 +439,13 @@ impl Book {
         ended
     }
 
-    /// A table of which nothing is left, with the number of rows that were released. It has come
-    /// to its end once that is told. Only between transactions.
+    /// A table of which nothing is left, with the number of rows that were released: that of the
+    /// lowest rank. It has come to its end once that is told. Only between transactions.
     #[must_use]
     pub fn done(&self) -> Option<(RelationId, u64)> {
         self.between()?;
-        let done = |job: &Job| job.is_done() && job.closing.is_none();
-        self.jobs.iter().find_map(|(table, job)| done(job).then_some((*table, job.rows)))
+        let done = self.jobs.iter().filter(|(_, job)| job.is_done() && job.closing.is_none());
+        done.min_by_key(|(_, job)| job.rank).map(|(table, job)| (*table, job.rows))
     }
 
     /// That a table has come to its end is on its way.

@@ -4,22 +4,24 @@
 //! version, adopts 0|1, life, near, unsettled [xid],
 //! known [table, fingerprint, [leaf]],
 //! jobs [table, fingerprint, [leaf], only [leaf], waits 0|1, rows, shape, floor,
-//!       left null|[leaf, file, from, to], again [key]]
+//!       left null|[leaf, file, from, to], again [key], from version 2 on
+//!       filter null|text, asked 0|1, paused 0|1, from version 3 on
+//!       keys null|[column], [key]]
 //! ```
 //!
 //! All numbers and lists are as Avro has them. What is in hand is written as left.
 
 use std::collections::BTreeSet;
 
-use super::job::{Job, Unsettled, Waits};
-use super::{Book, Known, Span, Tid};
+use super::job::{Job, Terms, Unsettled, Waits};
+use super::{Book, Filter, Keys, Known, Span, Tid};
 use crate::checkpoint::Unreadable;
 use crate::checkpoint::codec::{Reader, Writer};
 use crate::lsn::Lsn;
 use crate::pgoutput::RelationId;
 
-/// The format this code writes, and the only one so far.
-const VERSION: i64 = 1;
+/// The format this code writes. It reads all of them.
+const VERSION: i64 = 3;
 
 impl Book {
     /// Appends the books.
@@ -49,7 +51,8 @@ impl Book {
     /// Where the bytes are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let mut input = Reader::new(bytes);
-        if input.long()? != VERSION {
+        let version = input.long()?;
+        if !(1..=VERSION).contains(&version) {
             return Err(Unreadable::Foreign);
         }
         let adopts = input.long()? == 1;
@@ -57,13 +60,17 @@ impl Book {
         let near = input.long()?.cast_unsigned();
         let unsettled = input.array(|input| Ok(input.long()?.cast_unsigned()))?;
         let known = input.array(|input| Ok((table(input)?, read_known(input)?)))?;
-        let jobs = input.array(|input| Ok((table(input)?, read_job(input)?)))?;
+        let jobs = input.array(|input| Ok((table(input)?, read_job(input, version)?)))?;
         input.finish()?;
         let mut book = Self::default();
         (book.adopts, book.life, book.near) = (adopts, life, near);
         book.unsettled = Unsettled(unsettled.into_iter().collect());
         book.known = known.into_iter().collect();
         book.jobs = jobs.into_iter().collect();
+        // Who was open when it began is not remembered: it may be any of those that are left.
+        for job in book.jobs.values_mut() {
+            job.first.clone_from(&book.unsettled.0);
+        }
         Ok(book)
     }
 }
@@ -101,6 +108,24 @@ fn write_job(out: &mut Writer<'_>, job: &Job) {
     }
     let keys: Vec<_> = job.keys_left().into_iter().collect();
     out.array(&keys, |out, key| out.bytes(key));
+    match &job.terms.filter {
+        None => out.branch(0),
+        Some(filter) => {
+            out.branch(1);
+            out.bytes(filter.as_str().as_bytes());
+        }
+    }
+    out.branch(i64::from(job.terms.asked));
+    out.branch(i64::from(job.terms.paused));
+    match &job.terms.keys {
+        None => out.branch(0),
+        Some(keys) => {
+            out.branch(1);
+            out.array(&keys.columns, |out, column| out.bytes(column.as_bytes()));
+            let rows: Vec<_> = keys.rows.iter().collect();
+            out.array(&rows, |out, row| out.bytes(row));
+        }
+    }
 }
 
 fn table(input: &mut Reader<'_>) -> Result<RelationId, Unreadable> {
@@ -113,7 +138,7 @@ fn read_known(input: &mut Reader<'_>) -> Result<Known, Unreadable> {
     Ok(Known { fingerprint, leaves })
 }
 
-fn read_job(input: &mut Reader<'_>) -> Result<Job, Unreadable> {
+fn read_job(input: &mut Reader<'_>, version: i64) -> Result<Job, Unreadable> {
     let known = read_known(input)?;
     let only = input.array(table)?.into_iter().collect();
     let mut job = Job::new(known, only);
@@ -134,7 +159,28 @@ fn read_job(input: &mut Reader<'_>) -> Result<Job, Unreadable> {
     for key in input.array(|input| Ok(input.bytes()?.into()))? {
         job.read_again(key);
     }
+    if version > 1 {
+        let filter = input.optional(read_filter)?;
+        let (asked, paused) = (input.long()? == 1, input.long()? == 1);
+        job.terms = Terms { filter, asked, paused, keys: None };
+    }
+    if version > 2 {
+        job.terms.keys = input.optional(read_keys)?;
+    }
     Ok(job)
+}
+
+fn read_keys(input: &mut Reader<'_>) -> Result<Keys, Unreadable> {
+    let columns = input.array(|input| Ok(String::from_utf8(input.bytes()?.into())))?;
+    let columns: Result<_, _> = columns.into_iter().collect();
+    let rows = input.array(|input| Ok(input.bytes()?.into()))?;
+    let columns = columns.map_err(|_| Unreadable::Foreign)?;
+    Ok(Keys { columns, rows: rows.into_iter().collect() })
+}
+
+fn read_filter(input: &mut Reader<'_>) -> Result<Filter, Unreadable> {
+    let text = std::str::from_utf8(input.bytes()?).ok();
+    text.and_then(|text| Filter::parse(text).ok()).ok_or(Unreadable::Foreign)
 }
 
 #[cfg(test)]
@@ -152,6 +198,29 @@ mod tests {
             assert!(Book::decode(&bytes[..end]).is_err(), "{end} bytes of {}", bytes.len());
         }
         Book::decode(&bytes).expect("the books")
+    }
+
+    #[test]
+    fn the_terms_of_a_table_come_back_and_books_of_before_there_were_any_are_read() {
+        let mut book = Book::default();
+        let filter = Filter::parse("a > 'x'").ok();
+        let mut keys = Keys { columns: vec!["a".to_owned()], ..Keys::default() };
+        assert!(keys.push(["x"].into_iter()));
+        let terms = Terms { filter, asked: true, paused: true, keys: Some(keys) };
+        book.start_on(TABLE, Known::default(), BTreeSet::new(), terms.clone());
+        assert_eq!(read_back(&book).terms(TABLE), Some(&terms));
+        let mut plain = Book::default();
+        plain.start(TABLE, Known::default(), BTreeSet::new());
+        let mut bytes = Vec::new();
+        plain.encode(&mut bytes);
+        // The job's last bytes, before the end of the list of jobs: one of version 3, three of 2.
+        for (version, terms) in [(2, 1), (1, 3)] {
+            let terms = bytes.len() - 1 - terms..bytes.len() - 1;
+            assert!(bytes.drain(terms).all(|byte| byte == 0));
+            *bytes.first_mut().expect("a version") = 2 * version;
+            let old = Book::decode(&bytes).expect("books of an older version");
+            assert_eq!(old.terms(TABLE), Some(&Terms::default()));
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct End<'a> {
     pub position: Lsn,
     /// Microseconds since 1970.
     pub at_us: i64,
+    /// Which rows were read, where not all.
+    pub filter: Option<&'a str>,
 }
 
 impl End<'_> {
@@ -34,6 +36,10 @@ impl End<'_> {
         wire::long(out, self.rows.cast_signed());
         wire::long(out, self.position.0.cast_signed());
         wire::long(out, self.at_us);
+        wire::long(out, i64::from(self.filter.is_some()));
+        if let Some(filter) = self.filter {
+            wire::bytes(out, filter.as_bytes());
+        }
     }
 }
 
@@ -55,6 +61,7 @@ mod tests {
             rows: 1_000_000,
             position: Lsn(97_500_059_768),
             at_us: 1_767_225_600_123_456,
+            filter: None,
         };
         let mut bytes = Vec::new();
         end.write(&mut bytes);
@@ -64,5 +71,9 @@ mod tests {
         let example = include_str!("../../../../schemas/snapshot.example.json");
         let expected = serde_json::from_str::<Value>(example).unwrap();
         assert_eq!(from_value::<Value>(&value).unwrap(), expected);
+        bytes.clear();
+        End { filter: Some("a > 0"), ..end }.write(&mut bytes);
+        let value = from_value::<Value>(&reader.read_value(&mut bytes.as_slice()).unwrap());
+        assert_eq!(value.unwrap()["where"], "a > 0");
     }
 }

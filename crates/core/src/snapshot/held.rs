@@ -45,6 +45,18 @@ impl HeldRows {
         self.bytes.len() + self.ends.len() * size_of::<usize>()
     }
 
+    /// The memory they would have without growing.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
+    /// Leaves none, and the memory to use again.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
     /// The row of this number, without its place.
     #[must_use]
     pub fn get(&self, row: usize) -> Option<Tuple<'_>> {

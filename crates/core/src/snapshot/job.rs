@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::touched::{Recent, Touch, Touched, filled};
-use super::{Known, Seen, Sight, Span};
+use super::{Filter, Keys, Known, Seen, Sight, Span};
 use crate::lsn::Lsn;
 use crate::pgoutput::encode::TupleBuf;
 use crate::pgoutput::{RelationId, Tuple};
@@ -129,6 +129,12 @@ impl Hand {
         self.rows = HashMap::new();
     }
 
+    /// Whether nothing was done to the row with a key.
+    pub(super) fn is_untouched(&self, key: &[u8]) -> Option<bool> {
+        let touched = self.rows.get(key)?;
+        Some(touched.is_none() && !self.emptied && !self.spoiled)
+    }
+
     pub(super) fn word(&self, key: &[u8], row: Tuple<'_>) -> Option<Word> {
         Some(match self.rows.get(key)? {
             _ if self.emptied || self.spoiled => Word::Not,
@@ -148,13 +154,31 @@ pub(super) enum Waits {
     For(BTreeSet<u64>),
 }
 
+/// On what terms a table is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Only rows for which this is true.
+    pub filter: Option<Filter>,
+    /// Somebody has asked for it, whatever was read before.
+    pub asked: bool,
+    /// Nothing more of it is read until that is taken back.
+    pub paused: bool,
+    /// Only rows with these keys; and of those that are not there, that they are not.
+    pub keys: Option<Keys>,
+}
+
 /// The job of one table.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) known: Known,
+    pub(super) terms: Terms,
+    /// Tables with a lower one are read first. Not in the checkpoint: it is configured.
+    pub(super) rank: i32,
     /// The partitions to read; none for all there are.
     pub(super) only: BTreeSet<RelationId>,
     pub(super) waits: Waits,
+    /// The transactions that were open when the job began.
+    pub(super) first: BTreeSet<u64>,
     /// What its columns were when it was measured.
     pub(super) shape: u64,
     /// Where the primary's log was when the table was measured. Whoever was waited for had ended
@@ -188,8 +212,11 @@ impl Job {
     pub(super) fn new(known: Known, only: BTreeSet<RelationId>) -> Self {
         Self {
             known,
+            terms: Terms::default(),
+            rank: 0,
             only,
             waits: Waits::Unknown,
+            first: BTreeSet::new(),
             shape: 0,
             floor: Lsn::ZERO,
             left: None,
@@ -221,6 +248,20 @@ impl Job {
         self.closing = None;
     }
 
+    /// Whether only rows are read that somebody has named.
+    pub(super) const fn mends(&self) -> bool {
+        self.terms.keys.is_some()
+    }
+
+    /// What is to be read is known.
+    pub(super) fn measured(&mut self, shape: u64, at: Lsn, spans: Vec<Span>) {
+        (self.shape, self.floor, self.left) = (shape, at, Some(spans));
+        if let Some(keys) = self.terms.keys.clone() {
+            self.left = Some(Vec::new());
+            keys.rows.into_iter().for_each(|key| self.read_again(key));
+        }
+    }
+
     pub(super) fn may_be_read(&self) -> bool {
         self.left.is_some() && matches!(&self.waits, Waits::For(open) if open.is_empty())
     }
@@ -233,7 +274,7 @@ impl Job {
 
     /// The next part: keys once there are enough of them, or nothing else.
     pub(super) fn next(&mut self, blocks: u32) -> Option<Part> {
-        if !self.may_be_read() || self.keyless {
+        if !self.may_be_read() || self.keyless || self.terms.paused {
             return None;
         }
         let left = self.left.as_mut()?;
@@ -256,7 +297,7 @@ impl Job {
 
     /// All of it, where it has no key.
     pub(super) fn all(&mut self) -> Option<Part> {
-        let may = self.keyless && self.may_be_read() && self.hands.is_empty();
+        let may = self.keyless && self.may_be_read() && self.hands.is_empty() && !self.terms.paused;
         let left = self.left.as_mut().filter(|left| may && !left.is_empty())?;
         Some(Part::All(std::mem::take(left)))
     }
@@ -343,9 +384,11 @@ impl Job {
             }
         }
         let row = match touch {
-            Touch::Whole if self.again.is_empty() => return false,
+            Touch::Whole if self.again.is_empty() || self.mends() => return false,
             // Consumers have had the values since the chunk was registered.
             Touch::Partly(_) if whole => return false,
+            // What is read by its key is found wherever its row has gone.
+            Touch::Partly(_) if self.mends() => return false,
             _ => row(),
         };
         match (touch, row) {

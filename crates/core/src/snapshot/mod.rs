@@ -28,19 +28,24 @@
 //!
 //! `tests/snapshots` drives this code through random schedules, and shows what each rule is for.
 
+mod asked;
 mod book;
 mod codec;
 mod end;
+mod filter;
 mod held;
 mod job;
+mod mend;
 mod seen;
 mod span;
 mod touched;
 
 pub use book::{Book, Known};
 pub use end::{END_SCHEMA, End};
+pub use filter::{BadFilter, Filter};
 pub use held::{HeldKeys, HeldRows, key_of};
-pub use job::{Assignment, ChunkId, Key, Part, Word};
+pub use job::{Assignment, ChunkId, Key, Part, Terms, Word};
+pub use mend::{Keys, row_of_key};
 pub use seen::{BadSnapshot, Seen, Sight, reachable, widen};
 pub use span::{Span, Tid};
 pub use touched::Touch;

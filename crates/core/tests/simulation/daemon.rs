@@ -1,21 +1,17 @@
-//! A daemon: the real books and the real recovery, and the glue between them in few words.
+//! A daemon: the machines, the books and the checkpoint as they are, and hands for this world.
 
 use std::collections::VecDeque;
 
-use waltide_core::checkpoint::{Checkpoint, Progress, Resume, resume};
+use waltide_core::checkpoint::Checkpoint;
+use waltide_core::delivery::{Act, Began, Came, End, Keep, Offer, Seen};
 use waltide_core::intake::Intake;
 use waltide_core::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use waltide_core::pgoutput::{Begin, Commit, PgTimestamp, Xid};
 use waltide_core::watermark::Ticket;
 
-use crate::world::{PARTITIONS, Plant, World};
-
-/// A record, by its position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Record {
-    pub(crate) commit: u64,
-    pub(crate) ordinal: u64,
-}
+use crate::server::{PARTITIONS, Record, Server};
+use crate::starting::{Kafka, Phase, Slips, Starting, TOPIC};
+use crate::world::{Plant, World};
 
 pub(crate) type Queue = VecDeque<(Ticket, Record)>;
 
@@ -23,11 +19,11 @@ pub(crate) struct Daemon {
     id: usize,
     instance: String,
     pub(crate) frozen: bool,
-    stream: Option<Stream>,
+    phase: Phase<Stream>,
     /// By partition: records on their way.
     pub(crate) in_flight: Vec<Queue>,
-    /// Reports nobody has looked at, in any order.
-    pub(crate) reports: Vec<Ticket>,
+    /// Reports nobody has looked at, in any order: of what, and where it lies.
+    pub(crate) reports: Vec<(Ticket, usize, i64)>,
 }
 
 /// A connection that streams.
@@ -39,30 +35,65 @@ struct Stream {
     /// What the last keepalive said.
     heard: u64,
     epoch: u64,
-    /// What a checkpoint covers.
+    keep: Keep,
+    /// What the keeper is about to do.
+    act: Option<Act>,
+    /// What was confirmed.
     written: u64,
+    ends: Vec<i64>,
+    /// What the keeper began with, for a plant.
     last: Checkpoint,
-    /// The checkpoint this life began with, as it lies in the topic.
-    base: Option<Vec<u8>>,
 }
 
 impl Daemon {
     pub(crate) fn new(id: usize, instance: String) -> Self {
         let in_flight = vec![Queue::new(); PARTITIONS];
-        Self { id, instance, frozen: false, stream: None, in_flight, reports: Vec::new() }
+        let phase = Phase::Off;
+        Self { id, instance, frozen: false, phase, in_flight, reports: Vec::new() }
+    }
+
+    pub(crate) fn is_between_steps(&self) -> bool {
+        match &self.phase {
+            Phase::Off => false,
+            Phase::Starting(_) => true,
+            Phase::Streaming(stream) => stream.act.is_some(),
+        }
     }
 
     pub(crate) fn act(&mut self, world: &mut World) -> Result<(), String> {
-        let holds = world.slot.is_some_and(|slot| slot.holder == Some(self.id));
-        if self.stream.is_none() {
-            return self.start(world);
+        match &mut self.phase {
+            Phase::Off => {
+                let starting = Starting::new(&self.instance, false);
+                self.phase = Phase::Starting(Box::new(starting));
+                Ok(())
+            }
+            Phase::Starting(_) => self.start(world),
+            Phase::Streaming(_) => self.stream(world),
         }
+    }
+
+    fn start(&mut self, world: &mut World) -> Result<(), String> {
+        let slips = Slips {
+            reads_early: world.plant == Plant::ReadBeforeFence,
+            no_birth: world.plant == Plant::NoBirthCheckpoint,
+            one_too_far: world.plant == Plant::ResumeOneTooFar,
+            remembered: None,
+        };
+        let World { server, kafka, random, .. } = world;
+        if !self.phase.go_on(self.id, server, kafka, random, &slips, Stream::new)? {
+            self.disconnect(world);
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, world: &mut World) -> Result<(), String> {
+        let holds = world.server.holds(self.id);
         // That the connection is lost shows late.
         match world.random.below(10) {
             0..5 if holds => self.read(world),
-            0..5 => self.disconnect(world),
+            0..5 if world.random.once_in(6) => self.disconnect(world),
             5..7 => self.settle(world),
-            7..9 => self.write(world)?,
+            7..9 => return self.keep(world),
             _ if holds => self.tell(world),
             _ => {}
         }
@@ -70,102 +101,22 @@ impl Daemon {
     }
 
     fn disconnect(&mut self, world: &mut World) {
-        self.stream = None;
+        self.phase = Phase::Off;
         self.reports.clear();
         let queues = std::mem::replace(&mut self.in_flight, vec![Queue::new(); PARTITIONS]);
         world.land(queues);
-        if let Some(slot) = &mut world.slot
-            && slot.holder == Some(self.id)
-        {
-            slot.holder = None;
-        }
-    }
-
-    /// From nothing to a stream.
-    fn start(&mut self, world: &mut World) -> Result<(), String> {
-        let mut made = false;
-        if world.slot.is_none() {
-            if world.last_checkpoint().is_some() {
-                return Err("the slot is missing".to_owned());
-            }
-            world.make_slot();
-            made = true;
-        }
-        let Some(slot) = &mut world.slot else { return Ok(()) };
-        if slot.holder.is_some() {
-            return Ok(());
-        }
-        slot.holder = Some(self.id);
-        let confirmed = slot.confirmed;
-        let too_early = world.last_checkpoint();
-        world.meanwhile();
-        let epoch = fence(world);
-        world.meanwhile();
-        let found = match world.plant {
-            Plant::ReadBeforeFence => too_early,
-            _ => world.last_checkpoint(),
-        };
-        // A crash between these two is a birth that was not written down.
-        let facts = world.facts(confirmed, made);
-        let hold = world.topics_hold_records();
-        let decided = match resume(found.as_ref(), &facts, hold) {
-            Ok(decided) => decided,
-            Err(stop) => return Err(format!("stopped without need: {stop}")),
-        };
-        let mut start = decided.start();
-        if world.plant == Plant::ResumeOneTooFar {
-            start = DurableLsn::proven(Lsn(start.lsn().0 + 1));
-        }
-        let last = found.unwrap_or_else(|| self.birth(confirmed));
-        let last = Checkpoint { instance: self.instance.clone(), ..last };
-        let is_new = matches!(decided, Resume::Birth { .. } | Resume::Adopt { .. });
-        if is_new && world.plant != Plant::NoBirthCheckpoint {
-            let mut bytes = Vec::new();
-            last.encode(&mut bytes);
-            world.checkpoints.log.push(bytes);
-        }
-        // The server sends what was committed at or past the slot's position.
-        let first = world.log.iter().position(|it| it.commit >= confirmed);
-        self.stream = Some(Stream {
-            intake: Intake::resume(start),
-            at: (first.unwrap_or(world.log.len()), 0),
-            received: confirmed,
-            heard: 0,
-            epoch,
-            written: start.lsn().0,
-            last,
-            base: world.checkpoints.log.last().cloned(),
-        });
-        Ok(())
-    }
-
-    fn birth(&self, at: u64) -> Checkpoint {
-        Checkpoint {
-            system_identifier: 7,
-            timeline: 1,
-            database: "shop".to_owned(),
-            slot: "shop".to_owned(),
-            publication_fingerprint: String::new(),
-            commit_lsn: CommitLsn(Lsn(0)),
-            end_lsn: EndLsn(Lsn(at)),
-            progress: Progress::Complete,
-            topics: Vec::new(),
-            schemas: Vec::new(),
-            settled_at_us: 0,
-            snapshot: None,
-            instance: self.instance.clone(),
-            written_at_us: 0,
-        }
+        world.server.lose_the_connection(self.id);
     }
 
     /// The next message of the stream.
-    fn read(&mut self, world: &mut World) {
-        let Some(stream) = &mut self.stream else { return };
+    fn read(&mut self, world: &World) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
         let (transaction, row) = stream.at;
-        let Some(next) = world.log.get(transaction) else {
-            stream.intake.passed(Lsn(world.wal_end)).expect("nothing is awaited");
-            stream.heard = world.wal_end;
-            stream.received = stream.received.max(world.wal_end);
+        let Some(next) = world.server.log.get(transaction) else {
+            let end = world.server.wal_end;
+            stream.intake.passed(Lsn(end)).expect("nothing is awaited");
+            stream.heard = end;
+            stream.received = stream.received.max(end);
             return;
         };
         let commit_lsn = CommitLsn(Lsn(next.commit));
@@ -192,84 +143,104 @@ impl Daemon {
 
     /// Enters some reports into the books.
     fn settle(&mut self, world: &mut World) {
-        let Some(stream) = &mut self.stream else { return };
+        let Phase::Streaming(stream) = &mut self.phase else { return };
         while !self.reports.is_empty() && !world.random.once_in(4) {
             let place = world.random.index(self.reports.len());
-            let ticket = self.reports.swap_remove(place);
+            let (ticket, partition, offset) = self.reports.swap_remove(place);
+            stream.ends[partition] = stream.ends[partition].max(offset + 1);
             if world.plant != Plant::DeliveredOnceQueued {
                 stream.intake.delivered(ticket, 1).expect("it was produced");
             }
         }
     }
 
-    /// Writes a checkpoint.
-    fn write(&mut self, world: &mut World) -> Result<(), String> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        let end = match world.plant {
-            Plant::CheckpointWhatWasReceived => stream.received,
-            _ => stream.intake.durable().lsn().0,
+    /// The keeper takes its next step.
+    fn keep(&mut self, world: &mut World) -> Result<(), String> {
+        let Phase::Streaming(stream) = &mut self.phase else { return Ok(()) };
+        let Some(act) = stream.act.take() else {
+            stream.act = Some(stream.offer(world));
+            return Ok(());
         };
-        let next = Checkpoint { end_lsn: EndLsn(Lsn(end)), ..stream.last.clone() };
-        let mut bytes = Vec::new();
-        next.encode(&mut bytes);
-        if stream.epoch != world.checkpoints.epoch && world.plant != Plant::NoFence {
-            self.disconnect(world);
+        let Some(came) = stream.perform(act, self.id, world) else { return Ok(()) };
+        if came == Came::Unknown && world.plant == Plant::UnknownIsLost {
+            stream.keep = Keep::new(stream.last.clone(), None);
             return Ok(());
         }
-        match world.random.below(8) {
-            0 => world.checkpoints.late.push((stream.epoch, bytes)),
-            1 => world.checkpoints.log.push(bytes),
-            2 => {}
-            _ => {
-                world.checkpoints.log.push(bytes);
-                stream.written = end;
-                stream.last = next;
-                return Ok(());
+        match stream.keep.on(came) {
+            Act::Confirm(durable) => stream.written = durable.lsn().0,
+            Act::End(End::Refused | End::SlotLost | End::Superseded { .. }) => {
+                self.disconnect(world);
             }
-        }
-        // Nobody knows whether it is there.
-        if world.plant != Plant::UnknownIsLost {
-            self.renew(world);
+            Act::End(end) => return Err(format!("stopped without need: {end:?}")),
+            act => stream.act = Some(act),
         }
         Ok(())
     }
 
-    /// A new writer in place of one that is used up.
-    fn renew(&mut self, world: &mut World) {
-        let holds = world.slot.is_some_and(|slot| slot.holder == Some(self.id));
-        if !holds {
-            return self.disconnect(world);
-        }
-        let epoch = fence(world);
-        let ours = world.last_checkpoint().is_some_and(|found| found.instance == self.instance);
-        let Some(stream) = &mut self.stream else { return };
-        // Before the first checkpoint of this life the last one is the one it began with.
-        let untouched = world.checkpoints.log.last() == stream.base.as_ref();
-        if ours || untouched {
-            stream.epoch = epoch;
-        } else {
-            self.disconnect(world);
-        }
-    }
-
     /// Tells the server what may go.
-    fn tell(&mut self, world: &mut World) {
-        let Some(stream) = &self.stream else { return };
-        let told = match world.plant {
+    fn tell(&self, world: &mut World) {
+        let Phase::Streaming(stream) = &self.phase else { return };
+        world.server.confirm(match world.plant {
             Plant::ConfirmBeforeCheckpoint => stream.intake.durable().lsn().0,
             Plant::KeepaliveConfirmsAll => stream.written.max(stream.heard),
             _ => stream.written,
-        };
-        if let Some(slot) = &mut world.slot {
-            slot.confirmed = slot.confirmed.max(told);
-        }
+        });
     }
 }
 
-/// Shuts out whoever wrote before.
-fn fence(world: &mut World) -> u64 {
-    if world.plant != Plant::NoFence {
-        world.checkpoints.epoch += 1;
+impl Stream {
+    fn new(began: Began, epoch: u64, server: &Server) -> Self {
+        let Began { resume, last, base, .. } = began;
+        Self {
+            intake: Intake::resume(resume),
+            at: (server.first_to_send(), 0),
+            received: server.slot.map_or(0, |slot| slot.confirmed),
+            heard: 0,
+            epoch,
+            keep: Keep::new(last.clone(), base),
+            act: None,
+            written: 0,
+            ends: vec![0; PARTITIONS],
+            last,
+        }
     }
-    world.checkpoints.epoch
+
+    /// Everything that is delivered is offered to the keeper.
+    fn offer(&mut self, world: &World) -> Act {
+        let durable = match world.plant {
+            Plant::CheckpointWhatWasReceived => DurableLsn::proven(Lsn(self.received)),
+            _ => self.intake.durable(),
+        };
+        let offer = Offer { durable, last: self.intake.last_durable(), books: None };
+        let ends = vec![(TOPIC.to_owned(), self.ends.clone())];
+        self.keep.write(&offer, Seen { ends, ..Seen::default() })
+    }
+
+    /// None where the keeper has nothing more to hear.
+    fn perform(&mut self, act: Act, who: usize, world: &mut World) -> Option<Came> {
+        let World { kafka, random, server, .. } = world;
+        Some(match act {
+            Act::Write(_) if kafka.refuses(self.epoch) => Came::Refused,
+            Act::Write(next) if kafka.write(self.epoch, &next, random) => Came::Written,
+            Act::Write(_) => Came::Unknown,
+            // Kafka or the server may be away.
+            Act::AskForSlot | Act::Recall if random.once_in(10) => return self.again(act),
+            Act::Fence if random.once_in(10) => Came::Unknown,
+            Act::AskForSlot => Came::Slot { ours: server.holds(who) },
+            Act::Fence => {
+                self.epoch = kafka.fence();
+                Came::Fenced
+            }
+            Act::Recall => Came::Checkpoint(kafka.last_checkpoint().map(Box::new)),
+            Act::Confirm(_) | Act::End(_) => return None,
+        })
+    }
+
+    fn again(&mut self, act: Act) -> Option<Came> {
+        if act == Act::Recall {
+            return Some(Came::Unknown);
+        }
+        self.act = Some(act);
+        None
+    }
 }

@@ -1,10 +1,14 @@
 //! The rules of delivery, driven through random schedules.
 //!
 //! A small world (a server with a slot, Kafka with a checkpoint topic, two daemons) whose daemons
-//! use the real books, the real recovery and the real record of a checkpoint. Everything may
-//! happen between any two steps: commits, reports in any order, kills, freezes, lost connections,
-//! a server that forgets what was confirmed, commits of checkpoints that come late or whose answer
-//! is lost. After every step what is promised must hold; at the end everything must have arrived.
+//! are the machines of `waltide_core::delivery` with the books and the checkpoint, as the product
+//! drives them; only the hands are this world's. Between any two steps of a daemon everything may
+//! happen: commits, reports in any order, kills, freezes, lost connections, steps that fail, a
+//! server that forgets what was confirmed, commits of checkpoints that come late or whose answer is
+//! lost. After every step what is promised must hold; at the end everything must have arrived.
+//!
+//! The bugs that are planted here are those of who drives the machines. Bugs of the machines are
+//! patches in `tests/plants`, which want these tests to fail.
 //!
 //! `WALTIDE_SEED` and `WALTIDE_SCHEDULES` replay and lengthen.
 #![expect(
@@ -18,8 +22,13 @@
 
 mod daemon;
 mod exact;
+#[path = "../random/mod.rs"]
+mod random;
+mod server;
+mod starting;
 mod world;
 
+use random::{catch, hold};
 use world::{Mode, Plant, World};
 
 /// In each mode.
@@ -28,62 +37,38 @@ const SCHEDULES: u64 = 50_000;
 /// A planted bug must show within so many.
 const ENOUGH: u64 = 20_000;
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+fn run(mode: Mode, plant: Plant, seed: u64) -> Result<(), String> {
+    World::new(mode, plant, seed).run()
 }
 
-/// Runs schedules until one breaks a promise; which one, and how.
-fn first_failure(mode: Mode, plant: Plant, seed: u64, schedules: u64) -> Option<(u64, String)> {
-    (0..schedules).find_map(|schedule| {
-        let mut world = World::new(mode, plant, seed.wrapping_add(schedule));
-        world.run().err().map(|broken| (seed.wrapping_add(schedule), broken))
-    })
+/// By the rules of exactly once.
+fn run_exactly_once(plant: exact::Plant, seed: u64) -> Result<(), String> {
+    exact::World::new(plant, seed).run()
 }
 
-#[track_caller]
-fn hold(mode: Mode) {
-    let seed = number("WALTIDE_SEED", 0x5EED);
-    let schedules = number("WALTIDE_SCHEDULES", SCHEDULES);
-    println!("{mode:?}: {schedules} schedules from WALTIDE_SEED={seed}");
-    if let Some((seed, broken)) = first_failure(mode, Plant::None, seed, schedules) {
-        panic!("WALTIDE_SEED={seed} WALTIDE_SCHEDULES=1: {broken}");
-    }
+fn holds(mode: Mode) {
+    hold(mode, SCHEDULES, |seed| run(mode, Plant::None, seed));
 }
 
 #[test]
 fn one_daemon_keeps_its_promises() {
-    hold(Mode::Alone);
+    holds(Mode::Alone);
 }
 
 #[test]
 fn a_daemon_and_its_standby_keep_their_promises() {
-    hold(Mode::WithStandby);
-}
-
-/// The same of the rules of exactly once.
-fn first_breach(plant: exact::Plant, seed: u64, schedules: u64) -> Option<(u64, String)> {
-    (0..schedules).find_map(|schedule| {
-        let mut world = exact::World::new(plant, seed.wrapping_add(schedule));
-        world.run().err().map(|broken| (seed.wrapping_add(schedule), broken))
-    })
+    holds(Mode::WithStandby);
 }
 
 #[test]
 fn each_change_is_committed_once_and_in_order() {
-    let seed = number("WALTIDE_SEED", 0x5EED);
-    let schedules = number("WALTIDE_SCHEDULES", SCHEDULES);
-    println!("exactly once: {schedules} schedules from WALTIDE_SEED={seed}");
-    if let Some((seed, broken)) = first_breach(exact::Plant::None, seed, schedules) {
-        panic!("WALTIDE_SEED={seed} WALTIDE_SCHEDULES=1: {broken}");
-    }
+    hold("exactly once", SCHEDULES, |seed| run_exactly_once(exact::Plant::None, seed));
 }
 
 #[test]
 fn every_bug_planted_in_exactly_once_is_caught() {
     for plant in exact::Plant::ALL {
-        let found = first_breach(plant, 1, ENOUGH);
-        let (seed, broken) = found.unwrap_or_else(|| panic!("{plant:?} was not caught"));
-        println!("{plant:?}: schedule {seed}: {broken}");
+        catch(plant, (1, ENOUGH), |seed| run_exactly_once(plant, seed));
     }
 }
 
@@ -100,8 +85,6 @@ fn every_planted_bug_is_caught() {
         (Plant::ReadBeforeFence, Mode::WithStandby),
         (Plant::NoFence, Mode::WithStandby),
     ] {
-        let found = first_failure(mode, plant, 1, ENOUGH);
-        let (seed, broken) = found.unwrap_or_else(|| panic!("{plant:?} was not caught"));
-        println!("{plant:?}: schedule {seed}: {broken}");
+        catch(plant, (1, ENOUGH), |seed| run(mode, plant, seed));
     }
 }

@@ -1,19 +1,20 @@
-//! The server, Kafka, and what may happen.
+//! The rules of at least once: a server, Kafka, and what may happen.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
-use waltide_core::checkpoint::{Checkpoint, SourceFacts};
-use waltide_core::lsn::Lsn;
+use waltide_core::checkpoint::Checkpoint;
+use waltide_core::watermark::Ticket;
 
-use crate::daemon::{Daemon, Record};
-
-pub(crate) const PARTITIONS: usize = 2;
+use crate::daemon::Daemon;
+use crate::random::Random;
+use crate::server::{PARTITIONS, Record, Server, offset};
+use crate::starting;
 
 /// Steps before everything is left to settle.
-const STEPS: u32 = 120;
+const STEPS: u32 = 160;
 
 /// Steps in which it must have settled.
-const SETTLING: u32 = 2_000;
+const SETTLING: u32 = 20_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -23,7 +24,7 @@ pub(crate) enum Mode {
     WithStandby,
 }
 
-/// A bug.
+/// A bug of who drives the machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plant {
     None,
@@ -38,68 +39,106 @@ pub(crate) enum Plant {
     NoFence,
 }
 
-/// Numbers that look random and come again with the seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) % limit
-    }
-
-    pub(crate) fn once_in(&mut self, limit: u64) -> bool {
-        self.below(limit) == 0
-    }
-
-    pub(crate) fn index(&mut self, limit: usize) -> usize {
-        usize::try_from(self.below(limit as u64)).expect("it was one")
-    }
-}
-
-/// A committed transaction: where its commit record lies, and the partition of each row.
-#[derive(Clone, Debug)]
-pub(crate) struct Transaction {
-    pub(crate) commit: u64,
-    pub(crate) end: u64,
-    pub(crate) rows: Vec<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) confirmed: u64,
-    /// What a crash puts it back to.
-    pub(crate) on_disk: u64,
-    pub(crate) holder: Option<usize>,
-}
-
-/// The only partition of the checkpoint topic, and who may write to it.
-#[derive(Default)]
-pub(crate) struct Checkpoints {
-    pub(crate) epoch: u64,
-    pub(crate) log: Vec<Vec<u8>>,
+/// The topic, the only partition of the checkpoint topic, and who may write to it.
+pub(crate) struct Kafka {
+    no_fence: bool,
+    epoch: u64,
+    checkpoints: Vec<Vec<u8>>,
     /// Commits on their way, with their writer's epoch.
-    pub(crate) late: Vec<(u64, Vec<u8>)>,
+    late: Vec<(u64, Vec<u8>)>,
+    topic: Vec<Vec<Record>>,
+    published: HashSet<Record>,
+    /// A checkpoint that nobody could read was to be written.
+    contradicted: bool,
+}
+
+impl Kafka {
+    fn new(no_fence: bool) -> Self {
+        Self {
+            no_fence,
+            epoch: 0,
+            checkpoints: Vec::new(),
+            late: Vec::new(),
+            topic: vec![Vec::new(); PARTITIONS],
+            published: HashSet::new(),
+            contradicted: false,
+        }
+    }
+
+    /// Whether a writer of that epoch is shut out.
+    pub(crate) fn refuses(&self, epoch: u64) -> bool {
+        epoch != self.epoch && !self.no_fence
+    }
+
+    /// Where it lies.
+    fn append(&mut self, partition: usize, record: Record) -> i64 {
+        self.topic[partition].push(record);
+        self.published.insert(record);
+        offset(self.topic[partition].len()) - 1
+    }
+
+    /// A commit that was on its way arrives, or is refused.
+    fn land_late(&mut self, random: &mut Random) {
+        if self.late.is_empty() {
+            return;
+        }
+        let place = random.index(self.late.len());
+        let (epoch, bytes) = self.late.swap_remove(place);
+        if !self.refuses(epoch) {
+            self.checkpoints.push(bytes);
+        }
+    }
+}
+
+impl starting::Kafka for Kafka {
+    fn fence(&mut self) -> u64 {
+        if !self.no_fence {
+            self.epoch += 1;
+        }
+        self.epoch
+    }
+
+    fn last_checkpoint(&self) -> Option<Checkpoint> {
+        let bytes = self.checkpoints.last()?;
+        Some(Checkpoint::decode(bytes).expect("it is one of ours"))
+    }
+
+    fn ends(&self) -> Vec<i64> {
+        self.topic.iter().map(|partition| offset(partition.len())).collect()
+    }
+
+    fn write(&mut self, epoch: u64, checkpoint: &Checkpoint, random: &mut Random) -> bool {
+        if self.refuses(epoch) {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        checkpoint.encode(&mut bytes);
+        if Checkpoint::decode(&bytes).is_err() {
+            self.contradicted = true;
+            return false;
+        }
+        match random.below(8) {
+            0 => self.late.push((epoch, bytes)),
+            1 => self.checkpoints.push(bytes),
+            2 => {}
+            _ => {
+                self.checkpoints.push(bytes);
+                return true;
+            }
+        }
+        false
+    }
 }
 
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) plant: Plant,
     mode: Mode,
-    pub(crate) log: Vec<Transaction>,
-    pub(crate) wal_end: u64,
-    pub(crate) slot: Option<Slot>,
-    pub(crate) checkpoints: Checkpoints,
-    pub(crate) topic: Vec<Vec<Record>>,
-    published: HashSet<Record>,
+    pub(crate) server: Server,
+    pub(crate) kafka: Kafka,
     daemons: Vec<Daemon>,
-    /// Where the first slot started.
-    birth: u64,
+    /// Nobody is frozen any more.
+    calm: bool,
     /// Transactions that were seen to be published, from the first on: they stay so.
     seen: usize,
     /// Checkpoints that were looked at, and the position of the last.
@@ -114,14 +153,10 @@ impl World {
             random: Random::new(seed),
             plant,
             mode,
-            log: Vec::new(),
-            wal_end: 100,
-            slot: None,
-            checkpoints: Checkpoints::default(),
-            topic: vec![Vec::new(); PARTITIONS],
-            published: HashSet::new(),
+            server: Server::new(),
+            kafka: Kafka::new(plant == Plant::NoFence),
             daemons: (0..daemons).map(|id| Daemon::new(id, format!("daemon {id}"))).collect(),
-            birth: 0,
+            calm: false,
             seen: 0,
             looked_at: 0,
             reached: 0,
@@ -142,21 +177,17 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         let who = self.random.index(self.daemons.len());
         match self.random.below(100) {
-            0..15 => self.commit(),
-            15..17 => self.wal_end += self.random.below(20),
-            17..18 => self.crash_of_the_server(),
-            18..20 => self.lose_the_connection(who),
-            20..22 => self.kill(who),
-            22..24 if self.mode == Mode::WithStandby => {
+            0..12 => self.server.commit(&mut self.random, 4),
+            12..14 => self.server.write(&mut self.random),
+            14..15 => self.server.crash(),
+            15..17 => self.server.lose_the_connection(who),
+            17..18 => self.kill(who),
+            18..21 if self.mode == Mode::WithStandby => {
                 self.daemons[who].frozen = !self.daemons[who].frozen;
             }
-            24..26 => self.land_late(),
-            26..28 => {
-                if let Some(slot) = &mut self.slot {
-                    slot.on_disk = slot.confirmed;
-                }
-            }
-            28..45 => self.deliver(who),
+            21..23 => self.kafka.land_late(&mut self.random),
+            23..25 => self.server.flush(),
+            25..40 => self.deliver(who),
             _ => self.act(who)?,
         }
         Ok(())
@@ -169,64 +200,32 @@ impl World {
         }
         let mut daemon = std::mem::replace(&mut self.daemons[who], Daemon::new(who, String::new()));
         let done = daemon.act(self);
+        // Between two steps of a start, and of getting a new writer, is when others get into its way.
+        let moment = self.mode == Mode::WithStandby && daemon.is_between_steps();
+        if moment && !self.calm && self.random.once_in(20) {
+            daemon.frozen = true;
+            self.server.lose_the_connection(who);
+        }
         self.daemons[who] = daemon;
         done
     }
 
-    fn commit(&mut self) {
-        // Often without a byte in between.
-        let gap = if self.random.once_in(2) { 0 } else { self.random.below(9) };
-        let commit = self.wal_end + gap;
-        let end = commit + 1 + self.random.below(9);
-        let rows = self.random.below(4);
-        let rows = (0..rows).map(|_| self.random.index(PARTITIONS)).collect();
-        self.log.push(Transaction { commit, end, rows });
-        self.wal_end = end;
-    }
-
-    fn crash_of_the_server(&mut self) {
-        if let Some(slot) = &mut self.slot {
-            slot.confirmed = slot.on_disk;
-            slot.holder = None;
-        }
-    }
-
-    fn lose_the_connection(&mut self, who: usize) {
-        if let Some(slot) = &mut self.slot
-            && slot.holder == Some(who)
-        {
-            slot.holder = None;
-        }
-    }
-
     fn kill(&mut self, who: usize) {
-        self.abandon(who);
-        self.lose_the_connection(who);
+        // What a producer that is given up had sent may still arrive, from the front.
+        let queues = std::mem::take(&mut self.daemons[who].in_flight);
+        self.land(queues);
+        self.server.lose_the_connection(who);
         let life = self.random.below(u64::MAX);
         self.daemons[who] = Daemon::new(who, format!("daemon {who} {life}"));
     }
 
-    /// What a producer that is given up had sent may still arrive, from the front.
-    pub(crate) fn abandon(&mut self, who: usize) {
-        let queues = std::mem::take(&mut self.daemons[who].in_flight);
-        self.land(queues);
-    }
-
-    pub(crate) fn land(
-        &mut self,
-        queues: Vec<std::collections::VecDeque<(waltide_core::watermark::Ticket, Record)>>,
-    ) {
+    pub(crate) fn land(&mut self, queues: Vec<VecDeque<(Ticket, Record)>>) {
         for (partition, queue) in queues.into_iter().enumerate() {
             let arrive = self.random.index(queue.len() + 1);
             for (_, record) in queue.into_iter().take(arrive) {
-                self.append(partition, record);
+                self.kafka.append(partition, record);
             }
         }
-    }
-
-    fn append(&mut self, partition: usize, record: Record) {
-        self.topic[partition].push(record);
-        self.published.insert(record);
     }
 
     /// Kafka takes the next record of one partition, and reports it.
@@ -235,66 +234,23 @@ impl World {
         let taken =
             self.daemons[who].in_flight.get_mut(partition).and_then(|queue| queue.pop_front());
         if let Some((ticket, record)) = taken {
-            self.append(partition, record);
-            self.daemons[who].reports.push(ticket);
+            let offset = self.kafka.append(partition, record);
+            self.daemons[who].reports.push((ticket, partition, offset));
         }
-    }
-
-    /// A commit that was on its way arrives, or is refused, or never comes.
-    fn land_late(&mut self) {
-        if self.checkpoints.late.is_empty() {
-            return;
-        }
-        let place = self.random.index(self.checkpoints.late.len());
-        let (epoch, bytes) = self.checkpoints.late.swap_remove(place);
-        if epoch == self.checkpoints.epoch || self.plant == Plant::NoFence {
-            self.checkpoints.log.push(bytes);
-        }
-    }
-
-    /// Between two steps of one daemon others may take theirs.
-    pub(crate) fn meanwhile(&mut self) {
-        if self.random.once_in(2) {
-            self.land_late();
-        }
-    }
-
-    pub(crate) fn last_checkpoint(&self) -> Option<Checkpoint> {
-        let bytes = self.checkpoints.log.last()?;
-        Some(Checkpoint::decode(bytes).expect("it is one of ours"))
-    }
-
-    pub(crate) fn facts(&self, slot_confirmed: u64, slot_created_now: bool) -> SourceFacts {
-        SourceFacts {
-            system_identifier: 7,
-            timeline: 1,
-            timeline_history: Vec::new(),
-            flushed: Lsn(self.wal_end),
-            database: "shop".to_owned(),
-            slot_confirmed: Lsn(slot_confirmed),
-            slot_created_now,
-        }
-    }
-
-    pub(crate) fn topics_hold_records(&self) -> bool {
-        self.topic.iter().any(|partition| !partition.is_empty())
-    }
-
-    /// Makes the slot.
-    pub(crate) fn make_slot(&mut self) -> u64 {
-        let confirmed = self.wal_end;
-        self.slot = Some(Slot { confirmed, on_disk: confirmed, holder: None });
-        self.birth = confirmed;
-        confirmed
     }
 
     /// What must hold after every step.
     fn check(&mut self) -> Result<(), String> {
-        if self.looked_at == self.checkpoints.log.len() {
+        if self.kafka.contradicted {
+            return Err("a checkpoint contradicts itself".to_owned());
+        }
+        if self.looked_at == self.kafka.checkpoints.len() {
             return Ok(());
         }
-        self.looked_at = self.checkpoints.log.len();
-        let Some(checkpoint) = self.last_checkpoint() else { return Ok(()) };
+        self.looked_at = self.kafka.checkpoints.len();
+        let Some(checkpoint) = starting::Kafka::last_checkpoint(&self.kafka) else {
+            return Ok(());
+        };
         let end = checkpoint.end_lsn.0.0;
         if end < self.reached {
             return Err(format!("the checkpoint goes back from {} to {end}", self.reached));
@@ -306,13 +262,11 @@ impl World {
     }
 
     fn all_there(&mut self, up_to: u64) -> Result<(), Record> {
-        while let Some(transaction) = self.log.get(self.seen).filter(|it| it.end <= up_to) {
-            let due = transaction.commit >= self.birth;
-            for ordinal in 0..transaction.rows.len() as u64 {
-                let record = Record { commit: transaction.commit, ordinal };
-                if due && !self.published.contains(&record) {
-                    return Err(record);
-                }
+        while let Some(transaction) = self.server.log.get(self.seen).filter(|it| it.end <= up_to) {
+            let missing =
+                self.server.due(transaction).find(|it| !self.kafka.published.contains(it));
+            if let Some(record) = missing {
+                return Err(record);
             }
             self.seen += 1;
         }
@@ -321,11 +275,12 @@ impl World {
 
     /// Nothing more goes wrong.
     fn settle(&mut self) -> Result<(), String> {
+        self.calm = true;
         for daemon in &mut self.daemons {
             daemon.frozen = false;
         }
-        while !self.checkpoints.late.is_empty() {
-            self.land_late();
+        while !self.kafka.late.is_empty() {
+            self.kafka.land_late(&mut self.random);
         }
         for _ in 0..SETTLING {
             let who = self.random.index(self.daemons.len());
@@ -335,21 +290,20 @@ impl World {
                 self.act(who)?
             }
             self.check()?;
-            let confirmed = self.slot.map_or(0, |slot| slot.confirmed);
-            if confirmed >= self.wal_end && self.slot.is_some() {
+            if self.server.is_settled() {
                 return Ok(());
             }
         }
-        Err(format!("it does not settle: {:?} of {}", self.slot, self.wal_end))
+        Err(format!("it does not settle: {:?} of {}", self.server.slot, self.server.wal_end))
     }
 
     fn check_all_arrived(&mut self) -> Result<(), String> {
-        self.all_there(self.wal_end).map_err(|record| format!("{record:?} is lost"))
+        self.all_there(self.server.wal_end).map_err(|record| format!("{record:?} is lost"))
     }
 
     /// In each partition what comes again is the end of what was there, in the same order.
     fn check_repeats(&self) -> Result<(), String> {
-        for records in &self.topic {
+        for records in &self.kafka.topic {
             let mut known: Vec<Record> = Vec::new();
             let mut next = 0;
             for record in records {

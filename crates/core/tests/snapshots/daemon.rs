@@ -7,12 +7,12 @@ use waltide_core::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use waltide_core::pgoutput::encode::TupleBuf;
 use waltide_core::pgoutput::{Begin, Commit, Field, PgTimestamp, RelationId, Tuple, Xid};
 use waltide_core::snapshot::{
-    Assignment, Book, ChunkId, Known, Part, Seen, Sight, Span, Tid, Touch, Word,
+    Assignment, Book, ChunkId, Keys, Known, Part, Seen, Sight, Span, Terms, Tid, Touch, Word,
 };
 use waltide_core::watermark::Ticket;
 
 use crate::table::{Event, Logged, Row, Version, visible};
-use crate::world::{Plant, Reads, World};
+use crate::world::{KEYS, Plant, Reads, World};
 
 const TABLE: RelationId = RelationId(1);
 
@@ -49,12 +49,17 @@ enum Reader {
 /// What a reader has seen so far.
 #[derive(Clone, Default)]
 struct Look {
+    /// Keys are read from the primary, wherever the rest is.
+    primary: bool,
     file: Option<u32>,
     sight: Option<Sight>,
     /// Of a replica: what is in its snapshot.
     replayed: u64,
     bound: Option<u64>,
 }
+
+/// Rows by their keys; none of a key that was asked for and has none.
+type Rows = Vec<(u8, Option<Row>)>;
 
 pub(crate) struct Daemon {
     intake: Intake,
@@ -65,10 +70,12 @@ pub(crate) struct Daemon {
     in_flight: VecDeque<(Ticket, Record)>,
     reports: Vec<Ticket>,
     reader: Reader,
-    held: Vec<(ChunkId, Vec<(u8, Row)>)>,
+    held: Vec<(ChunkId, Rows)>,
     ordinal: u64,
     /// The books as they were some time ago.
     older: Vec<u8>,
+    /// It has been told to repair.
+    told: bool,
 }
 
 impl Daemon {
@@ -106,6 +113,7 @@ impl Daemon {
             held: Vec::new(),
             ordinal: 0,
             older: bytes,
+            told: false,
         })
     }
 
@@ -115,22 +123,26 @@ impl Daemon {
         world.topic.extend(self.in_flight.drain(..arrive).map(|(_, record)| record));
     }
 
-    pub(crate) fn has_lock(&self) -> bool {
-        matches!(self.reader, Reader::Locked(..) | Reader::Seen(..))
-            || matches!(&self.reader, Reader::Early(look) if look.file.is_some())
+    /// Where a reader has its lock.
+    pub(crate) fn lock(&self, world: &World) -> Option<Reads> {
+        match &self.reader {
+            Reader::Locked(_, look) | Reader::Seen(_, look) => Some(look.reads(world)),
+            Reader::Early(look) => look.file.map(|_| look.reads(world)),
+            Reader::Idle | Reader::Assigned(..) => None,
+        }
     }
 
     /// Before which position a replica stops while a reader has its lock.
     pub(crate) fn holds_off(&self, world: &World) -> Option<u64> {
         let ends = world.files.iter().filter_map(|(_, xid)| world.ended_at(*xid));
         let next = ends.filter(|end| *end > world.replayed).min()?;
-        (world.reads == Reads::Replica && self.has_lock()).then_some(next - 1)
+        (self.lock(world) == Some(Reads::Replica)).then_some(next - 1)
     }
 
     /// Whether all there is has arrived.
     pub(crate) fn is_quiet(&self, world: &World) -> bool {
         let known = self.book.known(TABLE).is_some() && self.book.is_idle();
-        known && self.at.0 == world.log.len() && self.intake.is_settled()
+        known && !world.ordered && self.at.0 == world.log.len() && self.intake.is_settled()
     }
 
     pub(crate) fn act(&mut self, world: &mut World) -> Result<(), String> {
@@ -227,7 +239,7 @@ impl Daemon {
     fn boundary(&mut self, world: &mut World, at: u64) {
         self.book.boundary(Lsn(at));
         if world.random.once_in(2) {
-            self.release();
+            self.release(world.plant);
         }
     }
 
@@ -263,12 +275,22 @@ impl Daemon {
             bytes = std::mem::replace(&mut self.older, newer);
         }
         world.checkpoint = Some((self.intake.durable().lsn().0, bytes));
+        // Whoever ordered it is answered.
+        world.ordered &= !self.told;
     }
 
     /// What comes before the first chunk.
     fn prepare(&mut self, world: &mut World) {
         if world.joined.is_some() && self.book.known(TABLE).is_none() {
             self.book.start(TABLE, Known::default(), BTreeSet::new());
+        }
+        if world.ordered && !self.told && self.book.is_idle() && self.book.known(TABLE).is_some() {
+            let rows = (0..KEYS).map(|key| [u8::try_from(key).expect("small")].into()).collect();
+            let terms =
+                Terms { keys: Some(Keys { columns: Vec::new(), rows }), ..Terms::default() };
+            self.book.start_on(TABLE, Known::default(), BTreeSet::new(), terms);
+            self.told = true;
+            world.ordered &= world.plant != Plant::RepairForgottenByAKill;
         }
         if self.book.waits().is_none_or(|waits| !waits.is_empty()) && !self.book.is_idle() {
             let ignored = world.plant == Plant::OpenTransactionsIgnored;
@@ -288,19 +310,20 @@ impl Daemon {
     /// One step of reading.
     fn snapshot(&mut self, world: &mut World) {
         if world.random.once_in(3) {
-            return self.release();
+            return self.release(world.plant);
         }
         let plant = world.plant;
         match std::mem::replace(&mut self.reader, Reader::Idle) {
             Reader::Idle if plant == Plant::RegisteredAfterTheSnapshot => {
-                let mut look = Look { file: Some(file_of(world)), ..Look::default() };
+                let mut look = Look { file: Some(file_of(world, world.reads)), ..Look::default() };
                 look.see(world);
                 look.bound(world);
                 self.reader = Reader::Early(look);
             }
             Reader::Idle => {
                 if let Some(assignment) = self.book.register(1, |_| true) {
-                    self.reader = Reader::Assigned(assignment, Look::default());
+                    let look = Look::of(&assignment);
+                    self.reader = Reader::Assigned(assignment, look);
                 }
             }
             Reader::Early(look) => {
@@ -311,12 +334,12 @@ impl Daemon {
             Reader::Assigned(assignment, mut look)
                 if plant == Plant::SnapshotBeforeTheLock && look.sight.is_none() =>
             {
-                look.file = Some(file_of(world));
+                look.file = Some(file_of(world, look.reads(world)));
                 look.see(world);
                 self.reader = Reader::Assigned(assignment, look);
             }
             Reader::Assigned(assignment, mut look) => {
-                look.file.get_or_insert(file_of(world));
+                look.file.get_or_insert(file_of(world, look.reads(world)));
                 if plant == Plant::BoundBeforeTheSnapshot {
                     look.bound(world);
                 }
@@ -349,7 +372,8 @@ impl Daemon {
         if !assignment.may_be_read_with(sight) && world.plant != Plant::VisibilityUnchecked {
             // Tried again with the same window, or with another.
             if world.random.once_in(2) {
-                self.reader = Reader::Assigned(assignment, Look::default());
+                let look = Look::of(&assignment);
+                self.reader = Reader::Assigned(assignment, look);
             } else {
                 self.book.abandon(chunk);
             }
@@ -368,7 +392,7 @@ impl Daemon {
             Part::All(_) => true,
         };
         // The lock holds off whoever would change it.
-        let file = file_of(world);
+        let file = file_of(world, look.reads(world));
         let mut rows: Vec<&Version> = visible(&world.heap, file, sees).filter(wanted).collect();
         rows.sort_by_key(|version| version.place);
         // What is held is bounded.
@@ -377,19 +401,33 @@ impl Daemon {
             rows.truncate(1);
             rest = span.behind(tid(rows[0].place));
         }
-        let rows = rows.into_iter().map(|version| (version.key, version.row)).collect();
+        let mut rows: Rows =
+            rows.into_iter().map(|version| (version.key, Some(version.row))).collect();
+        if let (Part::Keys(keys), true) = (&assignment.part, self.book.mends(assignment.table)) {
+            let gone = keys.iter().map(|key| key[0]);
+            let there: BTreeSet<u8> = rows.iter().map(|(key, _)| *key).collect();
+            rows.extend(gone.filter(|key| !there.contains(key)).map(|key| (key, None)));
+        }
         let early = world.plant == Plant::ReleasedOneBoundaryEarly;
         let before = world.log.iter().map(|it| it.commit).filter(|commit| *commit < bound).max();
         let bound = if early { before.unwrap_or(0) } else { bound };
-        let rows: Vec<(u8, Row)> = rows;
         let keys: Vec<[u8; 1]> = rows.iter().map(|(key, _)| [*key]).collect();
         if self.book.held(chunk, Lsn(bound), rest, keys.iter().map(<[u8; 1]>::as_slice)) {
             self.held.push((chunk, rows));
         }
     }
 
+    /// Whether it is told here that there is no row with a key.
+    fn may_bury(&self, plant: Plant, table: RelationId, chunk: ChunkId, key: u8) -> bool {
+        match plant {
+            Plant::NothingBuried => false,
+            Plant::BuriedThoughTouched => true,
+            _ => self.book.may_bury(table, chunk, &[key]) == Some(true),
+        }
+    }
+
     /// Hands over what is due here.
-    fn release(&mut self) {
+    fn release(&mut self, plant: Plant) {
         if self.intake.in_transaction() {
             return;
         }
@@ -400,15 +438,21 @@ impl Daemon {
         let ticket = self.intake.begin_aside(PgTimestamp(0));
         let mut count = 0;
         for (key, row) in rows {
-            let row = match self.book.word(table, chunk, &[key], tuple(row).tuple()) {
-                Some(Word::Row) => row,
-                Some(Word::Filled(newer)) => row_of(newer.tuple()),
-                Some(Word::Not) | None => continue,
+            let what = match row {
+                Some(row) => match self.book.word(table, chunk, &[key], tuple(row).tuple()) {
+                    Some(Word::Row) => What::Set(key, row),
+                    Some(Word::Filled(newer)) => What::Set(key, row_of(newer.tuple())),
+                    Some(Word::Not) | None => continue,
+                },
+                None if self.may_bury(plant, table, chunk, key) => What::Gone(key),
+                None => continue,
             };
-            self.book.releases(table, chunk, || Some([key].into()));
+            if row.is_some() {
+                self.book.releases(table, chunk, || Some([key].into()));
+            }
             self.ordinal += 1;
             let position = (boundary.0 - 1, self.life << 40 | self.ordinal, 0);
-            self.in_flight.push_back((ticket, Record { position, what: What::Set(key, row) }));
+            self.in_flight.push_back((ticket, Record { position, what }));
             self.intake.produced();
             count += 1;
         }
@@ -418,9 +462,17 @@ impl Daemon {
 }
 
 impl Look {
+    fn of(assignment: &Assignment) -> Self {
+        Self { primary: matches!(assignment.part, Part::Keys(_)), ..Self::default() }
+    }
+
+    fn reads(&self, world: &World) -> Reads {
+        if self.primary { Reads::Primary } else { world.reads }
+    }
+
     /// Takes the snapshot. What a replica had replayed is read before.
     fn see(&mut self, world: &mut World) {
-        self.sight = Some(match world.reads {
+        self.sight = Some(match self.reads(world) {
             Reads::Primary => Sight::Primary(world.snapshot().parse().expect("a snapshot")),
             Reads::Replica => Sight::Replica { replayed: Lsn(world.replayed) },
         });
@@ -429,7 +481,7 @@ impl Look {
 
     /// What bounds all that is visible, unless it has been read.
     fn bound(&mut self, world: &World) {
-        let now = match world.reads {
+        let now = match self.reads(world) {
             Reads::Primary => world.written,
             Reads::Replica => world.replayed,
         };
@@ -456,8 +508,8 @@ fn row_of(tuple: Tuple<'_>) -> Row {
 }
 
 /// The file that a reader finds now.
-fn file_of(world: &World) -> u32 {
-    match world.reads {
+fn file_of(world: &World, reads: Reads) -> u32 {
+    match reads {
         Reads::Primary => world.file(),
         Reads::Replica => {
             let there =

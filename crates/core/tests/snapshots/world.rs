@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::daemon::{Daemon, Record, What};
+use crate::random::Random;
 use crate::table::{Event, Logged, Row, State, Table, Transaction, Version, visible};
 
 /// Steps before everything is left to settle.
@@ -17,7 +18,10 @@ const LAST_KILL: u32 = 60;
 /// A slow standby is slow from then on: before, somebody has begun to read.
 const SLOW_AFTER: u32 = 20;
 
-const KEYS: u64 = 6;
+pub(crate) const KEYS: u64 = 6;
+
+/// That of a record that somebody else wrote.
+const NO_POSITION: (u64, u64, u8) = (0, 0, 0);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
@@ -45,6 +49,9 @@ pub(crate) enum Plant {
     BooksOlderThanThePosition,
     RewriteUnseen,
     SameNumbersInEachLife,
+    BuriedThoughTouched,
+    NothingBuried,
+    RepairForgottenByAKill,
 }
 
 /// What a schedule has more of than others.
@@ -73,26 +80,6 @@ impl Theme {
             Plant::BoundBeforeTheSnapshot | Plant::ReleasedOneBoundaryEarly => Some(Self::Small),
             _ => Some(Self::Plain),
         }
-    }
-}
-
-/// Numbers that look random and come again with the seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ mixed >> 31) % limit
-    }
-
-    pub(crate) fn once_in(&mut self, limit: u64) -> bool {
-        self.below(limit) == 0
-    }
-
-    pub(crate) fn index(&mut self, limit: usize) -> usize {
-        usize::try_from(self.below(limit as u64)).expect("it was one")
     }
 }
 
@@ -125,11 +112,13 @@ pub(crate) struct World {
     pub(crate) slow_stream: bool,
     theme: Theme,
     steps: u32,
+    /// Somebody has ordered that all keys are repaired, and no checkpoint has it.
+    pub(crate) ordered: bool,
 }
 
 impl World {
     pub(crate) fn new(reads: Reads, plant: Plant, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let slow_stream = random.once_in(2);
         let themes = [Theme::Plain, Theme::SlowStandby, Theme::Rewrites, Theme::Small];
         let theme = Theme::that_shows(plant).unwrap_or(themes[random.index(4)]);
@@ -158,6 +147,7 @@ impl World {
             slow_stream,
             theme,
             steps: 0,
+            ordered: false,
         }
     }
 
@@ -169,6 +159,34 @@ impl World {
         }
         self.settle()?;
         self.check()
+    }
+
+    /// The same, and then one in which the topic has what the daemon did not write.
+    pub(crate) fn run_and_repair(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            self.steps += 1;
+            self.step()?;
+        }
+        self.settle()?;
+        self.meddle();
+        for _ in 0..STEPS {
+            self.step()?;
+        }
+        self.settle()?;
+        self.check()
+    }
+
+    /// Somebody else writes to the topic, and somebody orders a repair.
+    fn meddle(&mut self) {
+        for key in 0..u8::try_from(KEYS).expect("small") {
+            let what = match self.random.below(3) {
+                0 => What::Gone(key),
+                1 => What::Set(key, Row { small: u64::MAX, large: u64::MAX }),
+                _ => continue,
+            };
+            self.topic.push(Record { position: NO_POSITION, what });
+        }
+        self.ordered = true;
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -403,8 +421,8 @@ impl World {
     fn truncate_or_rewrite(&mut self) {
         let busy =
             self.transactions.iter().any(|it| matches!(it.state, State::Open | State::Waiting));
-        let locked = self.daemon.as_ref().is_some_and(Daemon::has_lock);
-        if busy || locked && self.reads == Reads::Primary {
+        let lock = self.daemon.as_ref().and_then(|daemon| daemon.lock(self));
+        if busy || lock == Some(Reads::Primary) {
             return;
         }
         let xid = self.take_xid();
@@ -481,10 +499,12 @@ impl World {
         let mut held = Table::new();
         let mut last = None;
         for record in &self.topic {
-            if last.is_some_and(|last| record.position <= last) {
-                continue;
+            if record.position != NO_POSITION {
+                if last.is_some_and(|last| record.position <= last) {
+                    continue;
+                }
+                last = Some(record.position);
             }
-            last = Some(record.position);
             match record.what {
                 What::Set(key, row) => drop(held.insert(key, row)),
                 What::Partial { from, to, small } => {

@@ -1,22 +1,25 @@
-//! A daemon that publishes exactly once: the real books, the real recovery and checkpoint, and the
-//! glue between them in few words.
+//! A daemon that publishes exactly once: the machines, the books and the checkpoint as they
+//! are, and hands for this world.
 
 use std::collections::VecDeque;
 
-use waltide_core::checkpoint::{Checkpoint, Progress, Resume, resume};
-use waltide_core::intake::{HandedOver, Intake};
+use waltide_core::checkpoint::{Checkpoint, Progress};
+use waltide_core::delivery::{Began, Commit as Commits, Seen};
+use waltide_core::intake::Intake;
 use waltide_core::lsn::{CommitLsn, EndLsn, Lsn};
 use waltide_core::pgoutput::{Begin, Commit, Decoder, PgTimestamp, Xid};
 
-use super::{Fenced, Plant, Sent, World};
-use crate::daemon::Record;
+use super::{By, Plant, Sent, World};
+use crate::server::{Record, Server};
+use crate::starting::{Kafka, Phase, Slips, Starting, TOPIC};
 
 pub(super) struct Daemon {
     id: usize,
+    instance: String,
     pub(super) frozen: bool,
     /// It has met a successor, and knows.
     pub(super) fenced: bool,
-    stream: Option<Stream>,
+    phase: Phase<Stream>,
     /// On its way to Kafka.
     pub(super) queue: VecDeque<Sent>,
     /// What it wrote last, for a plant.
@@ -29,35 +32,74 @@ struct Stream {
     epoch: u64,
     /// The next transaction of the log, and its next row.
     at: (usize, usize),
+    commits: Commits,
+    /// Through which transactional id records go.
+    turn: usize,
+    /// What is sent with a commit that is on its way, and whether its outcome will be known.
+    committing: Option<(Checkpoint, bool)>,
+    /// What is to be committed behind that, through the other id.
+    waiting: Option<(Checkpoint, usize)>,
     /// What a committed checkpoint covers.
     written: u64,
+    /// As it was last committed, for a plant.
     last: Checkpoint,
 }
 
 impl Daemon {
-    pub(super) fn new(id: usize) -> Self {
-        let queue = VecDeque::new();
-        Self { id, frozen: false, fenced: false, stream: None, queue, remembered: None }
+    pub(super) fn new(id: usize, instance: String) -> Self {
+        let (phase, queue) = (Phase::Off, VecDeque::new());
+        Self { id, instance, frozen: false, fenced: false, phase, queue, remembered: None }
     }
 
-    pub(super) fn epoch(&self) -> u64 {
-        self.stream.as_ref().map_or(0, |stream| stream.epoch)
+    /// Who sends what it has in its queue.
+    pub(super) fn by(&self) -> By {
+        match &self.phase {
+            Phase::Off => (0, 0),
+            Phase::Starting(starting) => (starting.epoch, 0),
+            Phase::Streaming(stream) => stream.by(),
+        }
     }
 
     /// Everything of it that Kafka may still hear of.
-    pub(super) fn give_up(&mut self) -> (u64, VecDeque<Sent>) {
-        (self.epoch(), std::mem::take(&mut self.queue))
+    pub(super) fn give_up(&mut self) -> (By, VecDeque<Sent>) {
+        (self.by(), std::mem::take(&mut self.queue))
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting(_))
     }
 
     pub(super) fn act(&mut self, world: &mut World) -> Result<(), String> {
-        if self.stream.is_none() {
-            return self.start(world);
+        match &mut self.phase {
+            Phase::Off => {
+                let starting = Starting::new(&self.instance, true);
+                self.phase = Phase::Starting(Box::new(starting));
+                Ok(())
+            }
+            Phase::Starting(_) => self.start(world),
+            Phase::Streaming(_) => self.stream(world),
         }
+    }
+
+    fn start(&mut self, world: &mut World) -> Result<(), String> {
+        let slips = Slips {
+            reads_early: world.plant == Plant::ReadBeforeInit,
+            remembered: self.remembered.clone().filter(|_| world.plant == Plant::UnknownIsLost),
+            ..Slips::default()
+        };
+        let World { server, kafka, random, .. } = world;
+        if !self.phase.go_on(self.id, server, kafka, random, &slips, Stream::new)? {
+            self.disconnect(world);
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, world: &mut World) -> Result<(), String> {
         if self.fenced {
             self.disconnect(world);
             return Ok(());
         }
-        let holds = world.slot.is_some_and(|slot| slot.holder == Some(self.id));
+        let holds = world.server.holds(self.id);
         // That the connection is lost shows late.
         match world.random.below(10) {
             0..6 if holds => return self.read(world),
@@ -71,77 +113,26 @@ impl Daemon {
 
     /// What is on its way is dropped with the producer.
     fn disconnect(&mut self, world: &mut World) {
-        let (epoch, mut queue) = self.give_up();
+        let (by, mut queue) = self.give_up();
         for _ in 0..world.random.index(queue.len() + 1) {
-            world.arrives(epoch, &mut queue);
+            world.arrives(by, &mut queue);
         }
-        self.stream = None;
+        self.phase = Phase::Off;
         self.fenced = false;
-        world.lose_the_connection(self.id);
-    }
-
-    /// From nothing to a stream.
-    fn start(&mut self, world: &mut World) -> Result<(), String> {
-        let mut made = false;
-        if world.slot.is_none() {
-            if world.kafka.last_checkpoint().is_some() {
-                return Err("the slot is missing".to_owned());
-            }
-            world.make_slot();
-            made = true;
-        }
-        let Some(slot) = &mut world.slot else { return Ok(()) };
-        if slot.holder.is_some() {
-            return Ok(());
-        }
-        slot.holder = Some(self.id);
-        let confirmed = slot.confirmed;
-        let too_early = world.kafka.last_checkpoint();
-        world.land_late();
-        let epoch = world.kafka.init(world.plant);
-        world.land_late();
-        let found = match world.plant {
-            Plant::ReadBeforeInit => too_early,
-            Plant::UnknownIsLost => {
-                self.remembered.clone().or_else(|| world.kafka.last_checkpoint())
-            }
-            _ => world.kafka.last_checkpoint(),
-        };
-        let hold = found.is_none() && world.kafka.holds_records();
-        let decided = resume(found.as_ref(), &world.facts(confirmed, made), hold);
-        let decided = decided.map_err(|stop| format!("stopped without need: {stop}"))?;
-        let inside = match decided {
-            Resume::Continue { inside, .. } => inside,
-            Resume::Birth { .. } | Resume::Adopt { .. } => None,
-        };
-        let inside = inside.filter(|_| world.plant != Plant::OrdinalLeftOut);
-        let last = found.unwrap_or_else(|| birth(confirmed));
-        let start = decided.start();
-        // The server sends what was committed at or past the slot's position.
-        let first = world.log.iter().position(|it| it.commit >= confirmed);
-        let mut stream = Stream {
-            intake: Intake::resume_inside(start, inside),
-            epoch,
-            at: (first.unwrap_or(world.log.len()), 0),
-            written: start.lsn().0,
-            last,
-        };
-        let is_new = !matches!(decided, Resume::Continue { .. });
-        if is_new && !stream.write(world, stream.last.clone()) {
-            self.disconnect(world);
-            return Ok(());
-        }
-        self.stream = Some(stream);
-        Ok(())
+        world.server.lose_the_connection(self.id);
     }
 
     /// The next message of the stream.
     fn read(&mut self, world: &mut World) -> Result<(), String> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Phase::Streaming(stream) = &mut self.phase else { return Ok(()) };
+        // Neither id takes anything.
+        if stream.waiting.is_some() {
+            return Ok(());
+        }
         let refused = |disorder| format!("stopped without need: {disorder}");
         let (transaction, row) = stream.at;
-        let Some(next) = world.log.get(transaction) else {
-            return stream.intake.passed(Lsn(world.wal_end)).map_err(refused);
+        let Some(next) = world.server.log.get(transaction) else {
+            return stream.intake.passed(Lsn(world.server.wal_end)).map_err(refused);
         };
         let commit_lsn = CommitLsn(Lsn(next.commit));
         if row == 0 && !stream.intake.in_transaction() {
@@ -169,17 +160,24 @@ impl Daemon {
         stream.intake.commit(&commit).map_err(refused)
     }
 
-    /// Ends the Kafka transaction, wherever the stream is.
+    /// Ends the Kafka transaction, wherever the stream is. What comes of it shows later.
     fn cut(&mut self, world: &mut World) {
-        let Some(stream) = &mut self.stream else { return };
-        let HandedOver { end, last, progress } = stream.intake.handed_over();
-        let next = Checkpoint { end_lsn: end, progress, ..stream.last.clone() };
-        let mut next = Checkpoint { commit_lsn: last.unwrap_or(next.commit_lsn), ..next };
-        match (&mut next.progress, world.plant) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        let asks = stream.waiting.is_some() || world.random.once_in(2);
+        if let Some(sent) = stream.committing.take_if(|_| asks) {
+            return self.committed(sent, world);
+        }
+        let mut handed = stream.intake.handed_over();
+        match (&mut handed.progress, world.plant) {
             (Progress::Partial(partial), Plant::OrdinalTooFar) => partial.ordinal += 1,
-            (Progress::Partial(partial), Plant::OrdinalTooNear) => partial.ordinal -= 1,
+            (Progress::Partial(partial), Plant::OrdinalTooNear) => {
+                partial.ordinal = partial.ordinal.saturating_sub(1)
+            }
             (Progress::Partial(_), Plant::LastOfPartDropped) => {
                 self.queue.pop_back();
+            }
+            (progress @ Progress::Partial(_), Plant::OrdinalLeftOut) => {
+                *progress = Progress::Complete;
             }
             (progress, Plant::IdleForgetsPart) if !stream.intake.in_transaction() => {
                 *progress = Progress::Complete;
@@ -187,69 +185,87 @@ impl Daemon {
             _ => {}
         }
         // It waits until all of it has arrived.
-        let epoch = stream.epoch;
+        let by = stream.by();
         while !self.queue.is_empty() {
-            if world.arrives(epoch, &mut self.queue) {
+            if world.arrives(by, &mut self.queue) {
                 return self.disconnect(world);
             }
         }
-        if world.plant == Plant::CheckpointApart && world.kafka.commit(epoch).is_err() {
+        let apart = world.plant == Plant::CheckpointApart;
+        if apart && (world.kafka.commit(by).is_err() || world.random.once_in(8)) {
             return self.disconnect(world);
         }
-        if world.plant == Plant::CheckpointApart && world.random.once_in(8) {
-            return self.disconnect(world);
-        }
+        let ends = vec![(TOPIC.to_owned(), world.kafka.ends())];
+        let end = handed.end.0.0;
+        let next = stream.commits.cut(handed, None, Seen { ends, ..Seen::default() });
+        let next = next.expect("two may be on their way").clone();
         if world.plant == Plant::ToldBeforeCommit {
-            stream.written = stream.written.max(end.0.0);
-            self.tell(world);
+            stream.written = stream.written.max(end);
+            world.server.confirm(stream.written);
         }
-        let Some(stream) = &mut self.stream else { return };
-        let remembered = stream.last.clone();
-        if stream.write(world, next) {
+        let mut bytes = Vec::new();
+        next.encode(&mut bytes);
+        if world.kafka.takes(by, Sent::Checkpoint(bytes)).is_err() {
+            return self.disconnect(world);
+        }
+        stream.turn = 1 - stream.turn;
+        if stream.committing.is_none() {
+            let known = world.kafka.asked_to_commit(by, &mut world.random);
+            stream.committing = Some((next, known));
             return;
         }
-        if world.plant == Plant::UnknownIsGoneOnWith {
-            return;
+        if world.plant == Plant::CommitBeside {
+            let _ = world.kafka.commit(by);
         }
-        self.remembered = Some(remembered);
-        self.disconnect(world);
+        stream.waiting = Some((next, by.1));
+    }
+
+    /// The outcome of a commit, or that there is none to be known.
+    fn committed(&mut self, (sent, known): (Checkpoint, bool), world: &mut World) {
+        let Phase::Streaming(stream) = &mut self.phase else { return };
+        if known {
+            let told = stream.commits.committed(stream.intake.durable());
+            let told = told.expect("what is committed is delivered").expect("it was on its way");
+            (stream.written, stream.last) = (told.lsn().0, sent);
+        } else if world.plant == Plant::UnknownIsGoneOnWith {
+            let told = stream.commits.committed(stream.intake.durable());
+            told.expect("what is sent is delivered").expect("it was on its way");
+        } else {
+            self.remembered = Some(stream.last.clone());
+            return self.disconnect(world);
+        }
+        if let Some((next, id)) = stream.waiting.take() {
+            let by = (stream.epoch, id);
+            let known = world.kafka.asked_to_commit(by, &mut world.random);
+            stream.committing = Some((next, known));
+        }
     }
 
     /// Tells the server what may go.
-    fn tell(&mut self, world: &mut World) {
-        let Some(stream) = &self.stream else { return };
-        if let Some(slot) = &mut world.slot {
-            slot.confirmed = slot.confirmed.max(stream.written);
-        }
+    fn tell(&self, world: &mut World) {
+        let Phase::Streaming(stream) = &self.phase else { return };
+        world.server.confirm(stream.written);
     }
 }
 
 impl Stream {
-    /// Sends the checkpoint and commits; false where the outcome is not known, or is a refusal.
-    fn write(&mut self, world: &mut World, next: Checkpoint) -> bool {
-        let mut bytes = Vec::new();
-        next.encode(&mut bytes);
-        if world.kafka.takes(self.epoch, Sent::Checkpoint(bytes)) == Err(Fenced) {
-            return false;
+    fn by(&self) -> By {
+        (self.epoch, self.turn)
+    }
+
+    fn new(began: Began, epoch: u64, server: &Server) -> Self {
+        let Began { resume, inside, last, .. } = began;
+        Self {
+            intake: Intake::resume_inside(resume, inside),
+            epoch,
+            at: (server.first_to_send(), 0),
+            commits: Commits::new(last.clone()),
+            turn: 0,
+            committing: None,
+            waiting: None,
+            written: 0,
+            last,
         }
-        match world.random.below(12) {
-            0 => world.kafka.late.push(self.epoch),
-            1 => {
-                let _ = world.kafka.commit(self.epoch);
-            }
-            2 => {}
-            _ => {
-                let done = world.kafka.commit(self.epoch).is_ok();
-                if done {
-                    self.written = self.written.max(next.end_lsn.0.0);
-                    self.last = next;
-                    let durable = self.intake.durable().lsn().0;
-                    assert!(durable >= self.last.end_lsn.0.0, "what is committed is delivered");
-                }
-                return done;
-            }
-        }
-        false
     }
 }
 
@@ -260,23 +276,4 @@ fn message(commit: u64, row: usize) -> Vec<u8> {
     bytes.extend(u32::try_from(text.len()).expect("a short text").to_be_bytes());
     bytes.extend(text.as_bytes());
     bytes
-}
-
-fn birth(at: u64) -> Checkpoint {
-    Checkpoint {
-        system_identifier: 7,
-        timeline: 1,
-        database: "shop".to_owned(),
-        slot: "shop".to_owned(),
-        publication_fingerprint: String::new(),
-        commit_lsn: CommitLsn(Lsn(0)),
-        end_lsn: EndLsn(Lsn(at)),
-        progress: Progress::Complete,
-        topics: Vec::new(),
-        schemas: Vec::new(),
-        settled_at_us: 0,
-        snapshot: None,
-        instance: String::new(),
-        written_at_us: 0,
-    }
 }

@@ -1,8 +1,9 @@
 //! The rules of exactly once: records and checkpoint in one Kafka transaction.
 //!
-//! Two daemons that share a transactional id; either may be killed, frozen or cut off between any
-//! two steps, with records on their way. A commit is done, refused, or its outcome is not known: it
-//! never came, or came and nobody heard, or comes late. Kafka rolls back what is open for long.
+//! Two daemons that share two transactional ids, which take turns; either may be killed, frozen or
+//! cut off between any two steps, with records on their way. A commit is done, refused, or its
+//! outcome is not known: it never came, or came and nobody heard, or comes late. Kafka rolls back
+//! what is open for long.
 //! After every step a reader of what is committed must have each change at most once and in order,
 //! and in the end exactly once.
 
@@ -10,18 +11,18 @@ mod daemon;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use waltide_core::checkpoint::{Checkpoint, SourceFacts};
-use waltide_core::lsn::Lsn;
+use waltide_core::checkpoint::Checkpoint;
 
-use crate::daemon::Record;
-use crate::world::{PARTITIONS, Random, Slot, Transaction};
+use crate::random::Random;
+use crate::server::{PARTITIONS, Record, Server, offset};
+use crate::starting;
 use daemon::Daemon;
 
 /// Steps before everything is left to settle.
 const STEPS: u32 = 160;
 
 /// Steps in which it must have settled.
-const SETTLING: u32 = 4_000;
+const SETTLING: u32 = 20_000;
 
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +50,14 @@ pub(crate) enum Plant {
     IdleForgetsPart,
     /// The checkpoint is written on its own, behind the records.
     CheckpointApart,
+    /// Of the two transactional ids one is not taken from the predecessor.
+    FenceOne,
+    /// A transaction is committed before the outcome of the one before it is known.
+    CommitBeside,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::ReadBeforeInit,
         Self::UnknownIsLost,
         Self::UnknownIsGoneOnWith,
@@ -64,6 +69,8 @@ impl Plant {
         Self::LastOfPartDropped,
         Self::IdleForgetsPart,
         Self::CheckpointApart,
+        Self::FenceOne,
+        Self::CommitBeside,
     ];
 }
 
@@ -82,16 +89,25 @@ enum Sent {
     Checkpoint(Vec<u8>),
 }
 
-/// Kafka, as the holder of one transactional id and a reader of what is committed see it.
-#[derive(Default)]
+/// Who sends: an epoch, and which of the two transactional ids.
+type By = (u64, usize);
+
+/// Kafka, as the holder of two transactional ids and a reader of what is committed see it.
 struct Kafka {
+    no_fence: bool,
+    fence_one: bool,
+    /// The last epoch that was given.
     epoch: u64,
+    /// Of each id.
+    epochs: [u64; 2],
+    /// The transaction that each id has open.
+    open: [Option<usize>; 2],
     fates: Vec<Fate>,
     /// By partition, in the order in which they came.
     topic: Vec<Vec<(usize, Record)>>,
     checkpoints: Vec<(usize, Vec<u8>)>,
-    /// Commits that are still on their way, with the epoch of who sent them.
-    late: Vec<u64>,
+    /// Commits that are still on their way.
+    late: Vec<By>,
 }
 
 /// A producer of an older epoch.
@@ -99,29 +115,39 @@ struct Kafka {
 struct Fenced;
 
 impl Kafka {
-    /// Shuts out whoever wrote before, and rolls back what he had begun.
-    fn init(&mut self, plant: Plant) -> u64 {
-        if plant != Plant::NoFence {
-            self.epoch += 1;
-            self.end(Fate::RolledBack);
+    fn new(plant: Plant) -> Self {
+        Self {
+            no_fence: plant == Plant::NoFence,
+            fence_one: plant == Plant::FenceOne,
+            epoch: 0,
+            epochs: [0, 0],
+            open: [None, None],
+            fates: Vec::new(),
+            topic: vec![Vec::new(); PARTITIONS],
+            checkpoints: Vec::new(),
+            late: Vec::new(),
         }
-        self.epoch
     }
 
-    fn end(&mut self, fate: Fate) {
-        if let Some(last) = self.fates.last_mut().filter(|last| **last == Fate::Open) {
-            *last = fate;
+    fn end(&mut self, id: usize, fate: Fate) {
+        if let Some(open) = self.open[id].take() {
+            self.fates[open] = fate;
         }
     }
 
-    fn takes(&mut self, epoch: u64, sent: Sent) -> Result<(), Fenced> {
-        if epoch != self.epoch {
+    fn refuses(&self, (epoch, id): By) -> bool {
+        epoch != self.epochs[id] && !(self.fence_one && id == 1)
+    }
+
+    fn takes(&mut self, by: By, sent: Sent) -> Result<(), Fenced> {
+        if self.refuses(by) {
             return Err(Fenced);
         }
-        if self.fates.last() != Some(&Fate::Open) {
-            self.fates.push(Fate::Open);
-        }
-        let transaction = self.fates.len() - 1;
+        let fates = &mut self.fates;
+        let transaction = *self.open[by.1].get_or_insert_with(|| {
+            fates.push(Fate::Open);
+            fates.len() - 1
+        });
         match sent {
             Sent::Record(partition, record) => self.topic[partition].push((transaction, record)),
             Sent::Checkpoint(bytes) => self.checkpoints.push((transaction, bytes)),
@@ -129,16 +155,57 @@ impl Kafka {
         Ok(())
     }
 
-    fn commit(&mut self, epoch: u64) -> Result<(), Fenced> {
-        if epoch != self.epoch {
+    fn commit(&mut self, by: By) -> Result<(), Fenced> {
+        if self.refuses(by) {
             return Err(Fenced);
         }
-        self.end(Fate::Committed);
+        self.end(by.1, Fate::Committed);
         Ok(())
+    }
+
+    /// Whether it is known to be committed.
+    fn asked_to_commit(&mut self, by: By, random: &mut Random) -> bool {
+        match random.below(12) {
+            0 => self.late.push(by),
+            1 => {
+                let _ = self.commit(by);
+            }
+            2 => {}
+            _ => return self.commit(by).is_ok(),
+        }
+        false
     }
 
     fn is_committed(&self, transaction: usize) -> bool {
         self.fates[transaction] == Fate::Committed
+    }
+
+    /// A commit that was on its way arrives, or is refused.
+    fn land_late(&mut self, random: &mut Random) {
+        if !self.late.is_empty() {
+            let place = random.index(self.late.len());
+            let by = self.late.swap_remove(place);
+            let _ = self.commit(by);
+        }
+    }
+}
+
+impl starting::Kafka for Kafka {
+    /// What the one before had begun is rolled back.
+    fn fence(&mut self) -> u64 {
+        if !self.no_fence {
+            self.epoch += 1;
+            self.epochs[0] = self.epoch;
+            self.end(0, Fate::RolledBack);
+        }
+        self.epoch
+    }
+
+    fn fence_rest(&mut self, epoch: u64) {
+        if !self.no_fence && !self.fence_one {
+            self.epochs[1] = epoch;
+            self.end(1, Fate::RolledBack);
+        }
     }
 
     /// The last committed one: who reads has shut out the others, so nothing is open.
@@ -147,36 +214,40 @@ impl Kafka {
         last.map(|(_, bytes)| Checkpoint::decode(bytes).expect("it is one of ours"))
     }
 
-    fn holds_records(&self) -> bool {
-        self.topic.iter().any(|partition| !partition.is_empty())
+    fn ends(&self) -> Vec<i64> {
+        self.topic.iter().map(|partition| offset(partition.len())).collect()
+    }
+
+    /// Sends the checkpoint and commits.
+    fn write(&mut self, epoch: u64, checkpoint: &Checkpoint, random: &mut Random) -> bool {
+        let mut bytes = Vec::new();
+        checkpoint.encode(&mut bytes);
+        let by = (epoch, 0);
+        self.takes(by, Sent::Checkpoint(bytes)).is_ok() && self.asked_to_commit(by, random)
     }
 }
 
 pub(crate) struct World {
     random: Random,
     plant: Plant,
-    log: Vec<Transaction>,
-    wal_end: u64,
-    slot: Option<Slot>,
+    server: Server,
     kafka: Kafka,
     daemons: Vec<Daemon>,
-    birth: u64,
+    /// Nobody is frozen any more.
+    calm: bool,
     /// Fates that were decided when a reader last looked.
     looked_at: usize,
 }
 
 impl World {
     pub(crate) fn new(plant: Plant, seed: u64) -> Self {
-        let kafka = Kafka { topic: vec![Vec::new(); PARTITIONS], ..Kafka::default() };
         Self {
             random: Random::new(seed),
             plant,
-            log: Vec::new(),
-            wal_end: 100,
-            slot: None,
-            kafka,
-            daemons: (0..2).map(Daemon::new).collect(),
-            birth: 0,
+            server: Server::new(),
+            kafka: Kafka::new(plant),
+            daemons: (0..2).map(|id| Daemon::new(id, format!("daemon {id}"))).collect(),
+            calm: false,
             looked_at: 0,
         }
     }
@@ -194,20 +265,20 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         let who = self.random.index(self.daemons.len());
         match self.random.below(100) {
-            0..10 => self.commit(),
-            10..12 => self.wal_end += self.random.below(20),
-            12..13 => self.crash_of_the_server(),
-            13..15 => self.lose_the_connection(who),
+            0..10 => {
+                // Some are large enough to be published in parts.
+                let rows = if self.random.once_in(4) { 12 } else { 4 };
+                self.server.commit(&mut self.random, rows);
+            }
+            10..12 => self.server.write(&mut self.random),
+            12..13 => self.server.crash(),
+            13..15 => self.server.lose_the_connection(who),
             15..17 => self.kill(who),
             17..19 => self.daemons[who].frozen = !self.daemons[who].frozen,
-            19..22 => self.land_late(),
+            19..22 => self.kafka.land_late(&mut self.random),
             22..23 => self.roll_back_for_being_open_too_long(),
-            23..25 => {
-                if let Some(slot) = &mut self.slot {
-                    slot.on_disk = slot.confirmed;
-                }
-            }
-            25..45 => self.deliver(who),
+            23..25 => self.server.flush(),
+            25..42 => self.deliver(who),
             _ => self.act(who)?,
         }
         Ok(())
@@ -218,96 +289,46 @@ impl World {
         if self.daemons[who].frozen {
             return Ok(());
         }
-        let mut daemon = std::mem::replace(&mut self.daemons[who], Daemon::new(who));
+        let mut daemon = std::mem::replace(&mut self.daemons[who], Daemon::new(who, String::new()));
         let done = daemon.act(self);
+        // Between two steps of a start is when others get into its way.
+        daemon.frozen = !self.calm && daemon.is_starting() && self.random.once_in(20);
         self.daemons[who] = daemon;
         done
     }
 
-    fn commit(&mut self) {
-        // Often without a byte in between.
-        let gap = if self.random.once_in(2) { 0 } else { self.random.below(9) };
-        let commit = self.wal_end + gap;
-        let end = commit + 1 + self.random.below(9);
-        // Some are large enough to be published in parts.
-        let rows = if self.random.once_in(4) { 12 } else { 4 };
-        let rows = self.random.below(rows);
-        let rows = (0..rows).map(|_| self.random.index(PARTITIONS)).collect();
-        self.log.push(Transaction { commit, end, rows });
-        self.wal_end = end;
-    }
-
-    fn crash_of_the_server(&mut self) {
-        if let Some(slot) = &mut self.slot {
-            slot.confirmed = slot.on_disk;
-            slot.holder = None;
-        }
-    }
-
-    fn lose_the_connection(&mut self, who: usize) {
-        if let Some(slot) = &mut self.slot
-            && slot.holder == Some(who)
-        {
-            slot.holder = None;
-        }
-    }
-
     fn kill(&mut self, who: usize) {
-        self.lose_the_connection(who);
+        self.server.lose_the_connection(who);
         // What it had sent may still arrive, from the front.
-        let (epoch, mut queue) = self.daemons[who].give_up();
+        let (by, mut queue) = self.daemons[who].give_up();
         for _ in 0..self.random.index(queue.len() + 1) {
-            self.arrives(epoch, &mut queue);
+            self.arrives(by, &mut queue);
         }
-        self.daemons[who] = Daemon::new(who);
+        let life = self.random.below(u64::MAX);
+        self.daemons[who] = Daemon::new(who, format!("daemon {who} {life}"));
     }
 
-    fn arrives(&mut self, epoch: u64, queue: &mut VecDeque<Sent>) -> bool {
+    fn arrives(&mut self, by: By, queue: &mut VecDeque<Sent>) -> bool {
         let Some(sent) = queue.pop_front() else { return false };
-        let fate = self.kafka.takes(epoch, sent);
+        let fate = self.kafka.takes(by, sent);
         fate == Err(Fenced)
     }
 
     /// Kafka takes the next record of a daemon, frozen or not.
     fn deliver(&mut self, who: usize) {
         let mut queue = std::mem::take(&mut self.daemons[who].queue);
-        let fenced = self.arrives(self.daemons[who].epoch(), &mut queue);
+        let fenced = self.arrives(self.daemons[who].by(), &mut queue);
         self.daemons[who].queue = queue;
         self.daemons[who].fenced |= fenced;
     }
 
-    /// A commit that was on its way arrives, or is refused.
-    fn land_late(&mut self) {
-        if !self.kafka.late.is_empty() {
-            let place = self.random.index(self.kafka.late.len());
-            let epoch = self.kafka.late.swap_remove(place);
-            let _ = self.kafka.commit(epoch);
-        }
-    }
-
     fn roll_back_for_being_open_too_long(&mut self) {
-        if self.kafka.fates.last() == Some(&Fate::Open) {
+        let id = self.random.index(2);
+        if self.kafka.open[id].is_some() {
             self.kafka.epoch += 1;
-            self.kafka.end(Fate::RolledBack);
+            self.kafka.epochs[id] = self.kafka.epoch;
+            self.kafka.end(id, Fate::RolledBack);
         }
-    }
-
-    fn facts(&self, slot_confirmed: u64, slot_created_now: bool) -> SourceFacts {
-        SourceFacts {
-            system_identifier: 7,
-            timeline: 1,
-            timeline_history: Vec::new(),
-            flushed: Lsn(self.wal_end),
-            database: "shop".to_owned(),
-            slot_confirmed: Lsn(slot_confirmed),
-            slot_created_now,
-        }
-    }
-
-    fn make_slot(&mut self) {
-        let confirmed = self.wal_end;
-        self.slot = Some(Slot { confirmed, on_disk: confirmed, holder: None });
-        self.birth = confirmed;
     }
 
     /// What a reader of committed records has must be in order, without anything twice; and what
@@ -332,28 +353,27 @@ impl World {
                 there.insert(*record);
             }
         }
-        let end = self.kafka.last_checkpoint().map_or(0, |last| last.end_lsn.0.0);
+        let last = starting::Kafka::last_checkpoint(&self.kafka);
+        let end = last.map_or(0, |last| last.end_lsn.0.0);
         self.missing(&there, end).map_or(Ok(()), |record| {
             Err(format!("the checkpoint at {end} covers {record:?}, which is not committed"))
         })
     }
 
     fn missing(&self, there: &BTreeSet<Record>, up_to: u64) -> Option<Record> {
-        let due = self.log.iter().filter(|it| it.commit >= self.birth && it.end <= up_to);
-        due.flat_map(|it| {
-            let count = it.rows.len() as u64;
-            (0..count).map(|ordinal| Record { commit: it.commit, ordinal })
-        })
-        .find(|record| !there.contains(record))
+        let due = self.server.log.iter().filter(|it| it.end <= up_to);
+        due.flat_map(|transaction| self.server.due(transaction))
+            .find(|record| !there.contains(record))
     }
 
     /// Nothing more goes wrong.
     fn settle(&mut self) -> Result<(), String> {
+        self.calm = true;
         for daemon in &mut self.daemons {
             daemon.frozen = false;
         }
         while !self.kafka.late.is_empty() {
-            self.land_late();
+            self.kafka.land_late(&mut self.random);
         }
         for _ in 0..SETTLING {
             let who = self.random.index(self.daemons.len());
@@ -363,19 +383,18 @@ impl World {
                 self.act(who)?
             }
             self.look()?;
-            let confirmed = self.slot.map_or(0, |slot| slot.confirmed);
-            if confirmed >= self.wal_end && self.slot.is_some() {
+            if self.server.is_settled() {
                 return Ok(());
             }
         }
-        Err(format!("it does not settle: {:?} of {}", self.slot, self.wal_end))
+        Err(format!("it does not settle: {:?} of {}", self.server.slot, self.server.wal_end))
     }
 
     fn all_arrived(&self) -> Result<(), String> {
         let records = self.kafka.topic.iter().flatten();
         let committed = records.filter(|(of, _)| self.kafka.is_committed(*of));
         let there: BTreeSet<Record> = committed.map(|(_, record)| *record).collect();
-        match self.missing(&there, self.wal_end) {
+        match self.missing(&there, self.server.wal_end) {
             Some(record) => Err(format!("{record:?} is lost")),
             None => Ok(()),
         }

@@ -1,8 +1,12 @@
-//! Reads a record back as a consumer would: Avro bytes with their schema become JSON.
+//! Reads a record back as a consumer would: Avro bytes with their schema become JSON, or digests.
 //!
 //! It reads what our own plans write, and nothing else, so a mistake on either side shows as an
 //! error and not as a wrong value. What JSON has no word for is text: a decimal with its scale,
 //! bytes as hexadecimal digits, dates and times as ISO has them, floats that are no numbers.
+
+mod digest;
+
+pub use digest::{Note, Seed, Told, UNTOLD, ValueReader};
 
 use std::collections::HashMap;
 
@@ -10,14 +14,17 @@ use serde_json::{Map, Value, json};
 
 /// A schema, ready to read with.
 #[derive(Debug)]
-pub(super) struct Schema {
+pub struct Schema {
     records: Vec<Vec<Field>>,
     root: Shape,
 }
 
 #[derive(Clone, Debug)]
 struct Field {
+    /// As the table has it.
     name: String,
+    /// As the schema has it.
+    field: String,
     shape: Shape,
 }
 
@@ -45,12 +52,18 @@ enum Meaning {
     Plain,
     Date,
     Time,
-    Timestamp { zoned: bool },
+    Timestamp {
+        zoned: bool,
+    },
+    /// The same in milliseconds, as Debezium has what is not exact to more.
+    TimeMs,
+    TimestampMs,
 }
 
 impl Schema {
     /// Takes a schema as it would be registered; none where it has what no plan writes.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let json: Value = serde_json::from_str(text).ok()?;
         let mut parser = Parser { records: Vec::new(), names: HashMap::new() };
         let root = parser.shape(&json, "")?;
@@ -58,7 +71,8 @@ impl Schema {
     }
 
     /// A value that fills `bytes` exactly; none where it does not.
-    pub(super) fn read(&self, mut bytes: &[u8]) -> Option<Value> {
+    #[must_use]
+    pub fn read(&self, mut bytes: &[u8]) -> Option<Value> {
         let value = self.value(&self.root, &mut bytes)?;
         bytes.is_empty().then_some(value)
     }
@@ -160,7 +174,14 @@ impl Parser {
             Some("time-micros") => Meaning::Time,
             Some("timestamp-micros") => Meaning::Timestamp { zoned: true },
             Some("local-timestamp-micros") => Meaning::Timestamp { zoned: false },
-            _ => return self.named(kind, namespace),
+            _ => match of.get("connect.name").and_then(Value::as_str) {
+                Some("io.debezium.time.Date") => Meaning::Date,
+                Some("io.debezium.time.Time") => Meaning::TimeMs,
+                Some("io.debezium.time.MicroTime") => Meaning::Time,
+                Some("io.debezium.time.Timestamp") => Meaning::TimestampMs,
+                Some("io.debezium.time.MicroTimestamp") => Meaning::Timestamp { zoned: false },
+                _ => return self.named(kind, namespace),
+            },
         };
         Some(Shape::Number(meaning))
     }
@@ -174,9 +195,12 @@ impl Parser {
         self.names.insert(name, index);
         let mut fields = Vec::new();
         for field in of.get("fields")?.as_array()? {
+            let of = field.get("name")?.as_str()?.to_owned();
             // As the table has it, where Avro could not.
-            let name = field.get("postgres.column").or(field.get("name"))?.as_str()?.to_owned();
-            fields.push(Field { name, shape: self.shape(field.get("type")?, namespace)? });
+            let name =
+                field.get("postgres.column").and_then(Value::as_str).unwrap_or(&of).to_owned();
+            let shape = self.shape(field.get("type")?, namespace)?;
+            fields.push(Field { name, field: of, shape });
         }
         *self.records.get_mut(index)? = fields;
         Some(Shape::Record(index))
@@ -289,6 +313,10 @@ fn number(meaning: Meaning, value: i64) -> Value {
         Meaning::Plain => value.into(),
         Meaning::Date => date(value).into(),
         Meaning::Time => time(value).into(),
+        Meaning::TimeMs => time(value.saturating_mul(1_000)).into(),
+        Meaning::TimestampMs => {
+            number(Meaning::Timestamp { zoned: false }, value.saturating_mul(1_000))
+        }
         Meaning::Timestamp { zoned } => {
             let (day, us) = (value.div_euclid(DAY_US), value.rem_euclid(DAY_US));
             format!("{}T{}{}", date(day), time(us), if zoned { "Z" } else { "" }).into()
