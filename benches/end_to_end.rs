@@ -2,27 +2,21 @@
 //! `pg_recvlogical` takes to drain the same backlog to /dev/null.
 //!
 //! `make bench`; `WALTIDE_BENCH_ROWS` (1,000,000) and `WALTIDE_BENCH_ROUNDS` (5) scale it,
+//! `WALTIDE_BENCH_PROPERTIES` is told to librdkafka besides: `{"linger.ms": "50"}`,
 //! `WALTIDE_BENCH_WORKLOAD` asks for other rows: see [`workload`], and `WALTIDE_BENCH_DELIVERY` for
 //! `exactly_once`. The backlog is written once, and each that drains it gets a copy of the slot that
 //! stands before it. Clocks of shared machines are noisy: judge by the ratio within a round and by
 //! CPU seconds.
 
+mod daemon;
+
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use waltide_stack::serde_json::{self, Value, json};
+use daemon::{delivery, drop_slot, number, status, stop, until, used};
+use waltide_stack::serde_json::json;
 use waltide_stack::{Database, Process, Stack, Version};
-
-/// Where the daemon under measurement answers.
-const HTTP: &str = "127.0.0.1:19464";
-
-/// No round takes longer on any machine worth measuring on.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Rows and how they are written.
 struct Workload {
@@ -90,9 +84,6 @@ struct Bench {
 }
 
 fn main() {
-    let number = |name: &str, default: u64| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
     let rows = number("WALTIDE_BENCH_ROWS", 1_000_000);
     let rounds = number("WALTIDE_BENCH_ROUNDS", 5);
     let name = std::env::var("WALTIDE_BENCH_WORKLOAD").unwrap_or_else(|_| "ten".to_owned());
@@ -126,46 +117,13 @@ impl Bench {
 
     /// The daemon, once it streams.
     fn start(&self, pipeline: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waltide"));
-        command.arg("run").arg("--config").arg(self.config(pipeline));
-        let daemon = Process::start("waltide", &command);
-        until("changes flow", || status().filter(|status| status["state"] == "streaming"));
-        daemon
-    }
-
-    /// A file that goes with the database's name into the build's own directory.
-    fn config(&self, pipeline: &str) -> PathBuf {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let path = directory.join(format!("{}.yaml", self.database.prefix()));
-        let source = json!({
-            "url": self.database.url(), "tables": ["public.*"],
-            "slot": self.slot, "publication": self.slot,
-        });
-        let text = json!({
-            "pipelines": { format!("{}-{pipeline}", self.database.prefix()): {
-                "source": source,
-                "kafka": { "bootstrap_servers": self.stack.kafka().bootstrap(), "partitions": 1 },
-                "registry": { "url": self.stack.registry().url() },
-                "snapshot": "never",
-                "delivery": delivery(),
-            }},
-            "http": { "listen": HTTP },
-        });
-        fs::write(&path, text.to_string()).expect("the build's directory can be written");
-        path
+        let never = json!("never");
+        daemon::start(self.stack, &self.database, (&self.slot, pipeline), &delivery(), never)
     }
 
     fn copy_slot(&self, from: &str, to: &str) {
         self.database
             .execute(&format!("SELECT pg_copy_logical_replication_slot('{from}', '{to}')"));
-    }
-
-    fn drop_slot(&self, slot: &str) {
-        // The walsender of the last reader lets go of it a moment after the reader has left.
-        let free =
-            format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
-        until("the slot is free", || (self.database.value(&free) == "t").then_some(()));
-        self.database.execute(&format!("SELECT pg_drop_replication_slot('{slot}')"));
     }
 
     fn measure(&self, round: u64) -> Round {
@@ -177,7 +135,7 @@ impl Bench {
         });
         let rival_s = self.rival(&url);
         let rival_unix_s = unix.and_then(|unix| self.rival(&unix));
-        self.drop_slot(&self.slot);
+        drop_slot(&self.database, &self.slot);
         self.copy_slot(&self.other_slot("before"), &self.slot);
         // A pipeline of its own: to one that knows from its checkpoint that all of this is
         // published already, a slot that was put back brings nothing new.
@@ -215,7 +173,7 @@ impl Bench {
             .stdin(Stdio::null())
             .status();
         let took = started.elapsed().as_secs_f64();
-        self.drop_slot(&slot);
+        drop_slot(&self.database, &slot);
         match ended {
             Ok(status) if status.success() => Some(took),
             Ok(status) => panic!("pg_recvlogical ended with {status}"),
@@ -227,11 +185,6 @@ impl Bench {
     }
 }
 
-/// What a consumer may rely on.
-fn delivery() -> String {
-    std::env::var("WALTIDE_BENCH_DELIVERY").unwrap_or_else(|_| "at_least_once".to_owned())
-}
-
 /// Runs a statement of so many rows until all are written, each time in a transaction.
 fn write(database: &Database, statement: &str, rows: u64, step: u64) {
     let last = rows / step - 1;
@@ -239,41 +192,6 @@ fn write(database: &Database, statement: &str, rows: u64, step: u64) {
         "DO $$ DECLARE n bigint; BEGIN FOR k IN 0..{last} LOOP
            n := k::bigint * {step}; {statement}; COMMIT; END LOOP; END $$"
     ));
-}
-
-fn stop(daemon: &Process) {
-    daemon.signal("TERM");
-    assert_eq!(daemon.wait(PATIENCE), Some(0), "{}", daemon.log());
-}
-
-/// What the daemon says of its pipeline; none while it does not answer.
-fn status() -> Option<Value> {
-    let mut stream = TcpStream::connect(HTTP).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET /api/status HTTP/1.1\r\nHost: {HTTP}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    let mut status: Value = serde_json::from_str(body).ok()?;
-    Some(status["pipelines"][0].take())
-}
-
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    waltide_stack::eventually(what, PATIENCE, &mut ask)
-}
-
-/// CPU seconds and the largest resident size of a process.
-fn used(pid: &str) -> (f64, u64) {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks: u64 =
-        after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|text| text.split_whitespace().next()?.parse().ok());
-    #[expect(clippy::cast_precision_loss, reason = "ticks of one run are far below 2^52")]
-    let seconds = ticks as f64 / 100.0;
-    (seconds, peak.unwrap_or(0))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rows of one run are far below 2^52")]
