@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the daemon as it is released: the same commit and compiler give the same bytes wherever the
-# sources and the crates lie. The result is target/release/waltide.
+# sources and the crates lie. The result is target/release/waltide. What is given goes to cargo, as in
+# scripts/build-release.sh --no-default-features, which leaves out what Cargo.toml says.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,4 +19,4 @@ fi
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
 [ -n "${WALTIDE_VERSION:-}" ] || unset WALTIDE_VERSION
 
-exec cargo build --release --locked --package waltide
+exec cargo build --release --locked --package waltide "$@"

@@ -7,7 +7,7 @@ use waltide::config::{self, Environment};
 
 use crate::support::{path, text};
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/api.md",
@@ -18,6 +18,8 @@ const PAGES: [&str; 11] = [
     "docs/guarantees.md",
     "docs/migrations.md",
     "docs/runbook.md",
+    "docs/torture.md",
+    "docs/verify.md",
     "docs/versions.md",
 ];
 

@@ -280,6 +280,36 @@ fn configurations_hold_and_their_secrets_are_mounted() {
 }
 
 #[test]
+fn an_endpoint_with_a_certificate_is_asked_over_tls_by_all() {
+    let set = "http.tlsSecret=endpoint,monitor.enabled=true,monitor.tlsConfig.serverName=cdc";
+    for (set, scheme) in [(set, Some("HTTPS")), ("monitor.enabled=true", None)] {
+        let objects = chart(&["one"], set);
+        let holder = pod(of_kind(&objects, "Deployment")).expect("a pod");
+        let container = containers(holder)[0];
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["scheme"].as_str(), scheme, "{probe}");
+        }
+        let endpoint = &of_kind(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0];
+        let lower = scheme.map(str::to_lowercase);
+        assert_eq!(endpoint["scheme"].as_str(), lower.as_deref());
+        let name = endpoint["tlsConfig"]["serverName"].as_str();
+        assert_eq!(name, scheme.map(|_| "cdc"));
+        // The daemon reads them where they are mounted.
+        let variables = container["env"].as_array().expect("variables");
+        let mounts = container["volumeMounts"].as_array().expect("mounts");
+        let files = variables.iter().filter(|variable| {
+            variable["name"].as_str().is_some_and(|name| name.starts_with("WALTIDE_HTTP__TLS__"))
+        });
+        let files: Vec<&str> = files.filter_map(|file| file["value"].as_str()).collect();
+        assert_eq!(files.len(), if scheme.is_some() { 2 } else { 0 });
+        for file in files {
+            let (directory, _) = file.rsplit_once('/').expect("a path");
+            assert!(mounts.iter().any(|mount| mount["mountPath"] == directory), "{file}");
+        }
+    }
+}
+
+#[test]
 fn another_configuration_is_another_pod() {
     let of = |set: &str| {
         let objects = chart(&["one"], set);

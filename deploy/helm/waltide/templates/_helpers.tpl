@@ -63,11 +63,22 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* The kubelet takes any certificate. */}}
+{{- define "waltide.probeScheme" -}}
+{{- if .Values.http.tlsSecret }}, scheme: HTTPS{{ end }}
+{{- end }}
+
 {{- define "waltide.env" -}}
 - name: WALTIDE_CONFIG
   value: /etc/waltide/waltide.yaml
 - name: WALTIDE_HTTP__LISTEN
   value: {{ printf "0.0.0.0:%d" (int .Values.http.port) | quote }}
+{{- if .Values.http.tlsSecret }}
+- name: WALTIDE_HTTP__TLS__CERTIFICATE
+  value: /run/secrets/waltide-http/tls.crt
+- name: WALTIDE_HTTP__TLS__KEY
+  value: /run/secrets/waltide-http/tls.key
+{{- end }}
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}
@@ -82,6 +93,11 @@ capabilities:
 {{- if .Values.schemas.claim }}
 - name: schemas
   mountPath: /var/lib/waltide-schemas
+{{- end }}
+{{- if .Values.http.tlsSecret }}
+- name: http-tls
+  mountPath: /run/secrets/waltide-http
+  readOnly: true
 {{- end }}
 {{- range $number, $secret := .Values.secrets }}
 - name: secret-{{ $number }}
@@ -105,6 +121,12 @@ capabilities:
 - name: schemas
   persistentVolumeClaim:
     claimName: {{ .Values.schemas.claim }}
+{{- end }}
+{{- with .Values.http.tlsSecret }}
+- name: http-tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
 {{- end }}
 {{- range $number, $secret := .Values.secrets }}
 - name: secret-{{ $number }}
