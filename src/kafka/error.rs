@@ -128,7 +128,7 @@ impl Error {
         // proxy whose broker is away.
         if said.contains("SSL handshake") || said.contains("certificate") {
             Self::Tls { brokers, reason }
-        } else if said.contains("SASL") || said.contains("uthentication") {
+        } else if said.split("; ").any(|one| refuses_login(one, said)) {
             Self::Authentication { brokers, reason }
         } else {
             Self::Unreachable { brokers, reason }
@@ -182,6 +182,16 @@ impl Error {
     }
 }
 
+/// Whether one of the things said is of a login that a broker has refused. A broker that goes away
+/// amid a login has refused nothing, though librdkafka calls that a failed login too; and where
+/// connections are refused, a guess of why others ended is no more than that.
+fn refuses_login(one: &str, said: &str) -> bool {
+    let is_of_login = one.contains("SASL") || one.contains("uthentication");
+    let is_unanswered = one.contains("failed: Local: ");
+    let is_guess = one.contains("might require SASL");
+    is_of_login && !is_unanswered && !(is_guess && said.contains("refused"))
+}
+
 fn is_authorization(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -196,6 +206,32 @@ fn is_authorization(code: RDKafkaErrorCode) -> bool {
 mod tests {
     use super::*;
     use rdkafka::types::RDKafkaConfRes;
+
+    #[test]
+    fn a_broker_that_goes_away_amid_a_login_has_not_refused_it() {
+        let of = |said: &str| Error::of_words("k:1", said);
+        for outage in [
+            "k:1: SASL PLAIN mechanism handshake failed: Local: Broker transport failure: \
+             broker's supported mechanisms: ",
+            "k:1: SASL authentication error: SaslAuthenticateRequest failed: Local: Timed out",
+            "k:1: Connect to ipv4#10.0.0.1:1 failed: Connection refused; k:1: Disconnected: verify \
+             that security.protocol is correctly configured, broker might require SASL \
+             authentication",
+        ] {
+            assert!(matches!(of(outage), Error::Unreachable { .. }), "{outage}");
+        }
+        for refusal in [
+            "k:1: SASL authentication error: Authentication failed: Invalid username or password",
+            "k:1: SASL SCRAM-SHA-256 mechanism handshake failed: Broker: Unsupported SASL \
+             mechanism: broker's supported mechanisms: PLAIN",
+            "k:1: Disconnected: verify that security.protocol is correctly configured, broker \
+             might require SASL authentication",
+            "k:1: Connect to ipv4#10.0.0.1:1 failed: Connection refused; k:2: SASL authentication \
+             error: Authentication failed",
+        ] {
+            assert!(matches!(of(refusal), Error::Authentication { .. }), "{refusal}");
+        }
+    }
 
     #[test]
     fn the_value_of_a_refused_property_is_not_shown() {

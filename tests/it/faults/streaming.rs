@@ -76,9 +76,8 @@ fn a_slot_that_was_dropped_behind_our_back_is_not_made_anew() {
     order(&database, 2);
     let told = tells(&daemon, "WT212", &[&slot, "--accept-gap"]);
     daemon.wait_for_state("stopped");
-    assert!(
-        database.query("SELECT FROM pg_replication_slots WHERE slot_name = '{slot}'").is_empty()
-    );
+    let slots = format!("SELECT FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    assert!(database.query(&slots).is_empty());
     arrive(&pipeline, &[1]);
     daemon.terminate();
 
