@@ -7,7 +7,7 @@
 //! by what is in flight, which librdkafka bounds by bytes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use waltide_core::watermark::Ticket;
 
 use super::connection::Complaints;
+use super::firsts::{Firsts, Minutes};
 use super::gear::{Gear, Gearbox};
 use super::login::Badge;
 use super::polled::Polled;
@@ -44,8 +45,8 @@ const REQUESTS_IN_FLIGHT: u32 = 3;
 pub struct Record<'a> {
     /// Where to.
     pub topic: &'a str,
-    /// `None` lets the key decide.
-    pub partition: Option<i32>,
+    /// Where in it: for a key what [`super::partition_of`] says.
+    pub partition: i32,
     /// Absent where the table has no key.
     pub key: Option<&'a [u8]>,
     /// Absent in a tombstone.
@@ -162,7 +163,13 @@ pub(super) struct Reports {
     complaints: Complaints,
     /// Connections that were lost so far.
     lost: AtomicU64,
+    /// A record came back as delivered by a Kafka that may not have it.
+    doubtful: AtomicBool,
 }
+
+/// Kafka says of what it has taken where it is. Where it does not, librdkafka concludes from what was
+/// sent later that this is there, which need not be so (`firsts.rs`).
+const DOUBT: &str = "Kafka has taken what was sent after it, and has not said that it has this";
 
 impl Reports {
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
@@ -192,6 +199,11 @@ impl Reports {
     /// What librdkafka complained of in the last seconds.
     pub(super) fn complaint(&self) -> Option<String> {
         self.complaints.recent()
+    }
+
+    /// Why what was sent may not be committed, if so.
+    pub(super) fn doubt(&self) -> Option<&'static str> {
+        self.doubtful.load(Ordering::Acquire).then_some(DOUBT)
     }
 
     /// How many connections have been lost.
@@ -257,6 +269,12 @@ impl ProducerContext for Reporter {
         }
         mailbox.reported += 1;
         match result {
+            Ok(message) if message.offset() < 0 => {
+                self.0.doubtful.store(true, Ordering::Release);
+                let topic = message.topic().to_owned();
+                let reason = DOUBT.to_owned();
+                mailbox.failure.get_or_insert(Error::Delivery { topic, reason });
+            }
             // It wakes whoever waits for the outcome.
             Ok(_) if opaque == LAST => {}
             Ok(message) => {
@@ -297,6 +315,13 @@ pub struct Producer {
     topics: Arc<Mutex<Topics>>,
     /// Bytes of all keys and values that were handed over.
     bytes: u64,
+    /// Records that were handed over.
+    sent: u64,
+    /// Of each client.
+    firsts: [Firsts; 2],
+    minutes: Minutes,
+    /// All that was handed over has come back, and nothing was handed over since.
+    rests: bool,
 }
 
 impl std::fmt::Debug for Producer {
@@ -340,7 +365,17 @@ impl Producer {
     }
 
     fn of(clients: Clients, reports: Arc<Reports>) -> Self {
-        Self { clients, reports, taken: Vec::new(), topics: Arc::default(), bytes: 0 }
+        Self {
+            clients,
+            reports,
+            taken: Vec::new(),
+            topics: Arc::default(),
+            bytes: 0,
+            sent: 0,
+            firsts: [Firsts::new(), Firsts::new()],
+            minutes: Minutes::new(),
+            rests: true,
+        }
     }
 
     /// Hands over the last record of a Kafka transaction, and commits it with all that was handed
@@ -360,6 +395,7 @@ impl Producer {
         let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, LAST);
         match open.send(record.partition(0).key(key).payload(value)) {
             Ok(()) => {
+                self.sent += 1;
                 turns.sent();
                 turns.commit();
                 Ok(())
@@ -398,17 +434,29 @@ impl Producer {
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now.
     pub fn send(&mut self, record: &Record<'_>) -> Result<(), Refusal> {
-        let producer: &BaseProducer<Reporter> = match &mut self.clients {
+        let (client, producer): (usize, &BaseProducer<Reporter>) = match &mut self.clients {
             Clients::Idempotent { quick, bulk, gears } => match gears.next() {
-                Some(Gear::Quick) => quick,
-                Some(Gear::Bulk) => bulk,
+                Some(Gear::Quick) => (0, quick),
+                Some(Gear::Bulk) => (1, bulk),
                 None => return Err(Refusal::Full),
             },
-            Clients::Transactional(turns) => match turns.open().map_err(Refusal::Failed)? {
-                Some(client) => client,
-                None => return Err(Refusal::Full),
-            },
+            Clients::Transactional(turns) => {
+                let turn = turns.turn();
+                match turns.open().map_err(Refusal::Failed)? {
+                    Some(client) => (turn, client),
+                    None => return Err(Refusal::Full),
+                }
+            }
         };
+        if self.rests {
+            self.minutes.look();
+            self.rests = false;
+        }
+        let (to, minute) = ((record.lane.0, record.partition), self.minutes.now);
+        let all_arrived = || self.reports.has(self.sent).then_some(self.sent);
+        if !self.firsts[client].admits(to, minute, all_arrived) {
+            return Err(Refusal::Full);
+        }
         let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len())
             .insert(Header { key: "waltide.position", value: Some(record.position) });
         for (key, value) in record.headers.iter() {
@@ -428,12 +476,14 @@ impl Producer {
         let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
             .timestamp(record.timestamp_ms)
             .headers(headers);
-        out.partition = record.partition;
+        out.partition = Some(record.partition);
         out.key = record.key;
         out.payload = record.value;
         match producer.send(out) {
             Ok(()) => {
                 self.bytes += size(record.key, record.value);
+                self.sent += 1;
+                self.firsts[client].took(to, minute, self.sent);
                 match &mut self.clients {
                     Clients::Idempotent { gears, .. } => gears.sent(),
                     Clients::Transactional(turns) => turns.sent(),
@@ -486,7 +536,9 @@ impl Producer {
             return Err(self.why(failure));
         }
         std::mem::swap(&mut self.taken, &mut mailbox.delivered);
+        self.rests = mailbox.reported >= self.sent;
         drop(mailbox);
+        self.minutes.look();
         if let Clients::Idempotent { gears, .. } = &mut self.clients {
             gears.delivered(self.taken.iter().map(|(_, count)| count).sum());
         }

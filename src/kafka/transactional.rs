@@ -283,6 +283,11 @@ impl Work {
             }
             thread::sleep(LOOK);
         }
+        // Every report has come by now.
+        if let Some(reason) = self.reports.doubt() {
+            let transactional_id = self.who.transactional_id.clone();
+            return Err(Error::RolledBack { transactional_id, reason: reason.to_owned() });
+        }
         self.client.commit_transaction(left(deadline)).map_err(|error| {
             match &error {
                 // Something in it has failed: it cannot have been committed.

@@ -73,6 +73,11 @@ impl Turns {
         })
     }
 
+    /// The number of the client that takes records.
+    pub(super) const fn turn(&self) -> usize {
+        self.turn
+    }
+
     /// Where the next record goes; `None` while it would not be in order, or nobody can take it.
     ///
     /// # Errors

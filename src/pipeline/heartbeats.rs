@@ -68,7 +68,7 @@ impl Engine {
         out.position.start(position.lsn());
         let record = Record {
             topic: &topic.name,
-            partition: Some(0),
+            partition: 0,
             key: topic.key_id.is_some().then_some(out.key.as_slice()),
             value: Some(out.value.as_slice()),
             timestamp_ms: beat.at_us.div_euclid(1000),

@@ -78,7 +78,7 @@ impl Messages {
         let record = Record {
             topic: &topic.name,
             // One partition, whatever the topic has: messages are in order only there.
-            partition: Some(0),
+            partition: 0,
             key: topic.key_id.is_some().then_some(out.key.as_slice()),
             value: Some(out.value.as_slice()),
             timestamp_ms: status::unix_ms(place.time),

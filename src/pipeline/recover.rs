@@ -318,7 +318,7 @@ impl Decision {
         let position = format!("{}:0:0", gap.to);
         let record = Record {
             topic: &topic,
-            partition: Some(0),
+            partition: 0,
             key: None,
             value: Some(&value),
             timestamp_ms: status::unix_ms(status::now()),

@@ -225,7 +225,15 @@ impl Compiler {
     pub(super) async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
         match self.admin.ensure(topic, &self.topic_options()).await {
             Ok(count) => {
-                self.partitions.insert(topic.to_owned(), count);
+                let before = self.partitions.insert(topic.to_owned(), count);
+                if let Some(before) = before.filter(|before| *before != count) {
+                    tracing::warn!(
+                        topic,
+                        before,
+                        now = count,
+                        "a topic's partitions have changed: keys move"
+                    );
+                }
                 Ok(count)
             }
             Err(error @ kafka::Error::Unreachable { .. }) => {

@@ -17,7 +17,7 @@ use super::transactions::{self, Means};
 use super::{diagnosis, marks};
 use crate::config::settled::Envelope;
 use crate::fault::Fault;
-use crate::kafka::{Headers, Record};
+use crate::kafka::{Headers, Record, partition_of};
 use crate::status;
 
 /// Reused from row to row. One row of a gigabyte leaves buffers of a gigabyte behind, so they are
@@ -91,11 +91,11 @@ impl Engine {
             }
             let valued = written != Written::Null;
             let (topic, partitions, lane) = to;
-            let keyless = || spread(&place.position, partitions);
+            let key = keyed.then_some(self.out.key.as_slice());
             let out = Record {
                 topic,
-                partition: (!keyed).then(keyless),
-                key: keyed.then_some(self.out.key.as_slice()),
+                partition: partition(key, &place.position, partitions),
+                key,
                 value: valued.then_some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
                 position: self.out.position.at(place.position.ordinal, sub_index),
@@ -157,7 +157,7 @@ impl Engine {
             }
             let out = Record {
                 topic: &route.topic,
-                partition: Some(partition),
+                partition,
                 key: None,
                 value: Some(self.out.value.as_slice()),
                 timestamp_ms: status::unix_ms(place.transaction.commit_time),
@@ -277,9 +277,17 @@ impl Buffers {
     }
 }
 
+/// The partition of a record.
+pub(super) fn partition(key: Option<&[u8]>, position: &Position, partitions: i32) -> i32 {
+    match key {
+        Some(key) => partition_of(key, partitions),
+        None => spread(position, partitions),
+    }
+}
+
 /// The partition of a record without a key: any, but the same one whenever it is repeated, so that
 /// in each partition what comes again is the end of what was there.
-pub(super) fn spread(position: &Position, partitions: i32) -> i32 {
+fn spread(position: &Position, partitions: i32) -> i32 {
     // Multiplying by the golden ratio spreads numbers that follow each other evenly over the high
     // bits, which are then scaled to the partitions.
     let mixed = position.commit_lsn.0.0.wrapping_add(position.ordinal);

@@ -3,7 +3,7 @@
 
 mod parts;
 mod steps;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,7 +12,7 @@ use waltide_core::watermark::Ticket;
 use super::super::diagnosis;
 use super::super::keeper::now_us;
 use super::super::routes::{Known, Route};
-use super::super::rows::{Again, spread};
+use super::super::rows::{Again, partition};
 use super::super::stream::Engine;
 use super::reader::Chunk;
 use super::target::Target;
@@ -198,10 +198,11 @@ impl Engine {
             to = (&dead.topic, dead.partitions, dead.lane);
         }
         let (topic, partitions, lane) = to;
+        let key = keyed.then_some(self.out.key.as_slice());
         let out = Record {
             topic,
-            partition: (!keyed).then(|| spread(&position, partitions)),
-            key: keyed.then_some(self.out.key.as_slice()),
+            partition: partition(key, &position, partitions),
+            key,
             value: valued.then_some(self.out.value.as_slice()),
             timestamp_ms: status::unix_ms(now),
             position: self.out.position.at(ordinal, sub_index),
@@ -254,7 +255,7 @@ impl Engine {
         let ticket = self.sink.intake.begin_aside(status::now());
         let record = Record {
             topic: &topic.name,
-            partition: Some(0),
+            partition: 0,
             key: None,
             value: Some(out.value.as_slice()),
             timestamp_ms: end.at_us.div_euclid(1000),

@@ -14,27 +14,30 @@ use crate::checkpoint::tap::described;
 use crate::support::SOON;
 
 /// The numbers of requests.
-pub(super) const PRODUCE: i16 = 0;
-pub(super) const INIT: i16 = 22;
-pub(super) const ADD_PARTITIONS: i16 = 24;
-pub(super) const END: i16 = 26;
+pub(crate) const PRODUCE: i16 = 0;
+pub(crate) const INIT: i16 = 22;
+pub(crate) const ADD_PARTITIONS: i16 = 24;
+pub(crate) const END: i16 = 26;
 
 /// Which side of a request is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     /// It does not arrive, until it is released.
     Before,
     /// It arrives; its answer, and every later one on that connection, is lost.
     After,
+    /// It arrives for a partition that is not there, as if the broker had yet to hear of the one
+    /// that it is for. Of records for one topic.
+    Astray,
 }
 
 /// A request to be caught.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) request: i16,
+pub(crate) struct Step {
+    pub(crate) request: i16,
     /// It must have these words in it: names of topics, ends of transactional ids.
-    pub(super) with: &'static str,
-    pub(super) side: Side,
+    pub(crate) with: &'static str,
+    pub(crate) side: Side,
 }
 
 struct Shared {
@@ -45,14 +48,14 @@ struct Shared {
 }
 
 /// On the wire of a Kafka that was started behind a proxy, for connections made from now on.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     shared: Arc<Shared>,
     caught: Receiver<()>,
     release: Sender<()>,
 }
 
 impl Wire {
-    pub(super) fn on(kafka: &Kafka) -> Self {
+    pub(crate) fn on(kafka: &Kafka) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let listeners = runtime.block_on(described(kafka, ResourceSpecifier::Broker(1)));
@@ -78,23 +81,23 @@ impl Wire {
     }
 
     /// The next request of that kind is to be caught.
-    pub(super) fn catch(&self, step: Step) {
+    pub(crate) fn catch(&self, step: Step) {
         *self.shared.wanted.lock().expect("a lock") = Some(step);
     }
 
     /// Waits until it is.
     #[track_caller]
-    pub(super) fn wait(&self) {
+    pub(crate) fn wait(&self) {
         self.caught.recv_timeout(SOON).expect("the request comes");
     }
 
     /// Whether it is, within a second.
-    pub(super) fn is_caught(&self) -> bool {
+    pub(crate) fn is_caught(&self) -> bool {
         self.caught.recv_timeout(Duration::from_secs(1)).is_ok()
     }
 
     /// Lets what is held go on its way, late.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.release.send(()).expect("somebody listens");
     }
 }
@@ -114,7 +117,7 @@ fn join(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
 type Lost = Mutex<Option<[u8; 4]>>;
 
 fn requests(mut from: TcpStream, mut to: TcpStream, shared: &Shared, lost: &Lost) {
-    while let Some(frame) = frame(&mut from) {
+    while let Some(mut frame) = frame(&mut from) {
         let step = shared.wanted.lock().expect("a lock").take_if(|step| is(&frame, step));
         if let Some(step) = step {
             match step.side {
@@ -126,6 +129,10 @@ fn requests(mut from: TcpStream, mut to: TcpStream, shared: &Shared, lost: &Lost
                 }
                 Side::After => {
                     *lost.lock().expect("a lock") = frame[8..12].try_into().ok();
+                }
+                Side::Astray => {
+                    lead_astray(&mut frame, step.with);
+                    let _ = shared.caught.send(());
                 }
             }
         }
@@ -154,6 +161,15 @@ fn answers(mut from: TcpStream, mut to: TcpStream, shared: &Shared, lost: &Lost)
 fn is(frame: &[u8], step: &Step) -> bool {
     let has = |text: &str| frame.windows(text.len()).any(|part| part == text.as_bytes());
     frame[4..6] == step.request.to_be_bytes() && step.with.split_whitespace().all(has)
+}
+
+/// The number of the partition stands behind the topic's name and a count of one, which is a byte
+/// in newer versions and four in older ones.
+fn lead_astray(frame: &mut [u8], topic: &str) {
+    let name = frame.windows(topic.len()).position(|part| part == topic.as_bytes());
+    let count = name.expect("it has that in it") + topic.len();
+    let partition = if frame[count] == 2 { count + 1 } else { count + 4 };
+    frame[partition..partition + 4].copy_from_slice(&99_i32.to_be_bytes());
 }
 
 /// A request or answer with its length before it.
