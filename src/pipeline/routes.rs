@@ -101,7 +101,7 @@ pub(super) struct Compiler {
     pub(super) admin: Arc<Admin>,
     pub(super) registry: Client,
     pub(super) topics: Topics,
-    /// How many partitions they had when Kafka was last asked.
+    /// How many partitions they had when Kafka was first asked.
     pub(super) partitions: HashMap<String, i32>,
     /// Where topics get the numbers by which their reports are counted.
     pub(super) ends: Ends,
@@ -219,22 +219,27 @@ impl Compiler {
         })
     }
 
-    /// How many a table's topic has, which is made where it is not there. The server describes tables
-    /// again whenever it likes; while Kafka is away what was known then has to do, or the stream
-    /// would end and nobody would feed the server.
+    /// How many a table's topic has, which is made where it is not there.
     pub(super) async fn partitions(&mut self, topic: &str) -> Result<i32, Fault> {
-        match self.admin.ensure(topic, &self.topic_options()).await {
-            Ok(count) => {
-                let before = self.partitions.insert(topic.to_owned(), count);
-                if let Some(before) = before.filter(|before| *before != count) {
+        self.partitions_of(topic, &self.topic_options()).await
+    }
+
+    /// The server describes tables again whenever it likes. While Kafka is away what was known then
+    /// has to do, or the stream would end and nobody would feed the server. And for as long as it
+    /// lasts keys stay where they are: the producers have yet to hear of new partitions.
+    async fn partitions_of(&mut self, topic: &str, options: &TopicOptions) -> Result<i32, Fault> {
+        match self.admin.ensure(topic, options).await {
+            Ok(now) => {
+                let known = *self.partitions.entry(topic.to_owned()).or_insert(now);
+                if now != known {
                     tracing::warn!(
                         topic,
-                        before,
-                        now = count,
-                        "a topic's partitions have changed: keys move"
+                        known,
+                        now,
+                        "a topic's partitions have changed: keys move when the pipeline connects again"
                     );
                 }
-                Ok(count)
+                Ok(known.min(now))
             }
             Err(error @ kafka::Error::Unreachable { .. }) => {
                 let known = self.partitions.get(topic).copied();
@@ -248,8 +253,7 @@ impl Compiler {
         let topic = self.settings.dead_letter_topic();
         // What suits a table's topic, such as compaction, need not suit this one.
         let options = TopicOptions { config: BTreeMap::new(), ..self.topic_options() };
-        let partitions = self.admin.ensure(&topic, &options).await;
-        let partitions = partitions.map_err(|error| diagnosis::of_kafka(&error))?;
+        let partitions = self.partitions_of(&topic, &options).await?;
         let value_id = self.register(&format!("{topic}-value"), dead_letter::SCHEMA).await?;
         let lane = self.ends.lane(&topic);
         Ok(DeadLetters { topic, lane, partitions, value_id })

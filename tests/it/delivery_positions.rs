@@ -77,7 +77,8 @@ fn while_kafka_hangs_feedback_goes_on_and_nothing_is_confirmed() {
     let kafka = KafkaOptions::new().start();
     let shop = Stack::shared().database(Version::NEWEST, "kafka hangs");
     shop.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)");
-    let pipeline = Pipeline::of(&shop).into_kafka(&kafka);
+    // One partition: the first record of each must have arrived before others follow.
+    let pipeline = Pipeline::of(&shop).into_kafka(&kafka).with("kafka.partitions", 1);
     let daemon = pipeline.start();
     shop.execute("INSERT INTO orders VALUES (0, 'first')");
     pipeline.wait_until_delivered();

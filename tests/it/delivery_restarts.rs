@@ -115,7 +115,8 @@ fn a_daemon_cut_off_while_kafka_hangs_repeats_nothing_out_of_order() {
     let kafka = KafkaOptions::new().start();
     let shop = Stack::shared().database(Version::NEWEST, "cut off while kafka hangs");
     shop.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)");
-    let pipeline = Pipeline::of(&shop).into_kafka(&kafka);
+    // One partition: the first record of each must have arrived before others follow.
+    let pipeline = Pipeline::of(&shop).into_kafka(&kafka).with("kafka.partitions", 1);
     let daemon = pipeline.start();
     shop.execute("INSERT INTO orders VALUES (0, '')");
     pipeline.wait_until_delivered();

@@ -10,7 +10,7 @@ mod cli;
 mod contained;
 mod control;
 mod delivery;
-mod delivery_firsts;
+mod delivery_partitions;
 mod delivery_positions;
 mod delivery_restarts;
 mod delivery_standby;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 
@@ -244,6 +245,20 @@ impl Kafka {
             Ok(Some(Err((_, code)))) => panic!("cannot create topic {name}: {code}"),
             Ok(None) => panic!("cannot create topic {name}: no answer"),
             Err(error) => panic!("cannot create topic {name}: {error}"),
+        }
+    }
+
+    /// Gives a topic so many partitions.
+    ///
+    /// # Panics
+    /// When Kafka refuses.
+    #[track_caller]
+    pub fn set_partitions(&self, name: &str, partitions: usize) {
+        let new = NewPartitions::new(name, partitions);
+        let made = block_on(self.admin().create_partitions([&new], &admin_options()));
+        match made.map(|mut results| results.pop()) {
+            Ok(Some(Ok(_))) => {}
+            other => panic!("cannot add partitions to topic {name}: {other:?}"),
         }
     }
 
