@@ -28,9 +28,16 @@ use super::polled::Polled;
 use super::turns::Turns;
 use super::{Error, Headers, Settings};
 
-/// What of records may wait in librdkafka's queue. With what is in its requests it is most of the
-/// daemon's memory, so it is small; it still holds tens of milliseconds at full speed.
-const QUEUE_KIB: u32 = 8 * 1024;
+/// Bytes of records that may be on their way before more wait. They are most of the daemon's memory,
+/// and what waits in librdkafka for longer than it may linger has its thread spin (`gear.rs`); it
+/// still is two full requests.
+const ON_THE_WAY: u64 = 2 * 1024 * 1024;
+
+/// The property that says otherwise.
+const ROOM_KEY: &str = "queue.buffering.max.kbytes";
+
+/// What librdkafka takes for one record, unless it is told otherwise.
+const MAX_RECORD_BYTES: u32 = 1_000_000;
 
 /// How long a stream that is behind may let a batch grow. Longer than a request of a full batch
 /// takes, or librdkafka spins (`gear.rs`), and short beside what being behind costs anyway.
@@ -315,6 +322,10 @@ pub struct Producer {
     topics: Arc<Mutex<Topics>>,
     /// Bytes of all keys and values that were handed over.
     bytes: u64,
+    /// Of those, what has come back as far as anybody has looked.
+    returned: u64,
+    /// How many may be on their way.
+    room: u64,
     /// Records that were handed over.
     sent: u64,
     /// Of each client.
@@ -340,11 +351,12 @@ impl Producer {
         let reports: Arc<Reports> = Arc::default();
         let client = |linger_ms: &str| {
             let reporter = Reporter::new(&reports, settings);
-            Polled::new(&producer_config(settings, linger_ms)?, reporter)
+            Polled::new(&producer_config(settings, linger_ms, None)?, reporter)
                 .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
         };
         let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);
-        Ok(Self::of(Clients::Idempotent { quick, bulk, gears: Gearbox::new() }, reports))
+        let clients = Clients::Idempotent { quick, bulk, gears: Gearbox::new() };
+        Ok(Self::of(clients, reports, room(settings)?))
     }
 
     /// A producer whose records count only once they are committed. It has shut out every earlier
@@ -361,16 +373,18 @@ impl Producer {
     ) -> Result<Self, Error> {
         let reports: Arc<Reports> = Arc::default();
         let turns = Turns::init(settings, transactional_ids, checkpoints, &reports, within).await?;
-        Ok(Self::of(Clients::Transactional(Box::new(turns)), reports))
+        Ok(Self::of(Clients::Transactional(Box::new(turns)), reports, room(settings)?))
     }
 
-    fn of(clients: Clients, reports: Arc<Reports>) -> Self {
+    fn of(clients: Clients, reports: Arc<Reports>, room: u64) -> Self {
         Self {
             clients,
             reports,
             taken: Vec::new(),
             topics: Arc::default(),
             bytes: 0,
+            returned: 0,
+            room,
             sent: 0,
             firsts: [Firsts::new(), Firsts::new()],
             minutes: Minutes::new(),
@@ -434,6 +448,10 @@ impl Producer {
     /// # Errors
     /// [`Refusal::Full`] where there is no room just now.
     pub fn send(&mut self, record: &Record<'_>) -> Result<(), Refusal> {
+        // However large a record is, it finds room once enough has come back.
+        if self.bytes.saturating_sub(self.returned) >= self.room {
+            return Err(self.full());
+        }
         let (client, producer): (usize, &BaseProducer<Reporter>) = match &mut self.clients {
             Clients::Idempotent { quick, bulk, gears } => match gears.next() {
                 Some(Gear::Quick) => (0, quick),
@@ -496,12 +514,16 @@ impl Producer {
 
     fn refusal(&mut self, error: &KafkaError, topic: &str) -> Refusal {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
-            if let Clients::Idempotent { gears, .. } = &mut self.clients {
-                gears.full();
-            }
-            return Refusal::Full;
+            return self.full();
         }
         Refusal::Failed(self.why(Error::of_delivery(error, topic)))
+    }
+
+    fn full(&mut self) -> Refusal {
+        if let Clients::Idempotent { gears, .. } = &mut self.clients {
+            gears.full();
+        }
+        Refusal::Full
     }
 
     fn why(&self, error: Error) -> Error {
@@ -537,6 +559,7 @@ impl Producer {
         }
         std::mem::swap(&mut self.taken, &mut mailbox.delivered);
         self.rests = mailbox.reported >= self.sent;
+        self.returned = mailbox.bytes;
         drop(mailbox);
         self.minutes.look();
         if let Clients::Idempotent { gears, .. } = &mut self.clients {
@@ -589,18 +612,33 @@ fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
     (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64
 }
 
-pub(super) fn producer_config(settings: &Settings, linger_ms: &str) -> Result<ClientConfig, Error> {
+/// How many bytes of records may be on their way.
+fn room(settings: &Settings) -> Result<u64, Error> {
+    let Some(kib) = settings.properties.get(ROOM_KEY) else { return Ok(ON_THE_WAY) };
+    let kib: Option<u64> = kib.parse().ok();
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| Error::Settings { reason: format!("{ROOM_KEY} is a number of kibibytes") })
+}
+
+/// Of a client that takes records of up to `largest` bytes, unless it is told otherwise.
+pub(super) fn producer_config(
+    settings: &Settings,
+    linger_ms: &str,
+    largest: Option<u32>,
+) -> Result<ClientConfig, Error> {
+    const LARGEST_KEY: &str = "message.max.bytes";
     let mut config = settings.client()?;
-    let defaults = [
-        ("linger.ms", linger_ms.to_owned()),
-        ("queue.buffering.max.kbytes", QUEUE_KIB.to_string()),
-        ("compression.type", "lz4".to_owned()),
-    ];
+    let defaults = [("linger.ms", linger_ms), ("compression.type", "lz4")];
     for (key, value) in defaults {
         if !settings.properties.contains_key(key) {
             config.set(key, value);
         }
     }
+    let told = settings.properties.get(LARGEST_KEY).and_then(|bytes| bytes.parse().ok());
+    let largest = u64::from(told.or(largest).unwrap_or(MAX_RECORD_BYTES));
+    config.set(LARGEST_KEY, largest.to_string());
+    // What does not fit into an empty queue would wait for ever.
+    config.set(ROOM_KEY, ((room(settings)? + 2 * largest) / 1024).to_string());
     config
         .set("enable.idempotence", "true")
         // A record that fails for good takes those behind it along: else they would arrive, and

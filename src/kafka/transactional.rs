@@ -370,11 +370,8 @@ fn config(
     transactional_id: &str,
     timeout: Duration,
 ) -> Result<rdkafka::config::ClientConfig, Error> {
-    let mut config = producer_config(settings, LINGER_MS)?;
+    let mut config = producer_config(settings, LINGER_MS, Some(MAX_RECORD_BYTES))?;
     let timeout_ms = timeout.as_millis().to_string();
-    if !settings.properties.contains_key("message.max.bytes") {
-        config.set("message.max.bytes", MAX_RECORD_BYTES.to_string());
-    }
     config
         .set("transactional.id", transactional_id)
         .set(TIMEOUT_KEY, &timeout_ms)

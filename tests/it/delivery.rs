@@ -335,3 +335,33 @@ fn a_table_without_a_key_never_makes_the_application_fail() {
     assert!(changes.iter().all(|change| change.key.is_none()));
     daemon.terminate();
 }
+
+fn a_row_larger_than_what_may_be_on_its_way_arrives(delivery: &str) {
+    let shop = database(&format!("large row {delivery}"));
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)");
+    let pipeline = Pipeline::of(&shop)
+        .with("delivery", delivery)
+        .with("kafka.properties", json!({ "message.max.bytes": 20_000_000 }))
+        .with("kafka.topic_config", json!({ "max.message.bytes": 20_000_000 }));
+    let daemon = pipeline.start();
+    // Hashes, because compression would make it small.
+    let long = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300000) AS n";
+    shop.execute(&format!("INSERT INTO orders VALUES (1, ''), (2, ({long})), (3, ''), (4, '')"));
+    let orders = delivered(&pipeline, "public.orders");
+    daemon.terminate();
+    let item =
+        |order: &Change| order.after.as_ref().and_then(|row| row["item"].as_str()?.len().into());
+    let mut lengths: Vec<Option<usize>> = orders.iter().map(item).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [Some(0), Some(0), Some(0), Some(9_600_000)]);
+}
+
+#[test]
+fn a_row_larger_than_what_may_be_on_its_way_arrives_at_least_once() {
+    a_row_larger_than_what_may_be_on_its_way_arrives("at_least_once");
+}
+
+#[test]
+fn a_row_larger_than_what_may_be_on_its_way_arrives_exactly_once() {
+    a_row_larger_than_what_may_be_on_its_way_arrives("exactly_once");
+}
