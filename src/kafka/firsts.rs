@@ -81,6 +81,11 @@ impl Firsts {
         true
     }
 
+    /// All records up to this one have arrived.
+    pub(super) const fn all_arrived(&mut self, number: u64) {
+        self.arrived = number;
+    }
+
     /// The record with this number, from 1, has gone there.
     #[inline]
     pub(super) fn took(&mut self, (lane, partition): (usize, i32), minute: u32, number: u64) {

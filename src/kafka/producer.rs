@@ -562,6 +562,9 @@ impl Producer {
         self.returned = mailbox.bytes;
         drop(mailbox);
         self.minutes.look();
+        if self.rests {
+            self.firsts.iter_mut().for_each(|firsts| firsts.all_arrived(self.sent));
+        }
         if let Clients::Idempotent { gears, .. } = &mut self.clients {
             gears.delivered(self.taken.iter().map(|(_, count)| count).sum());
         }
