@@ -42,63 +42,67 @@ fn murmur2(key: &[u8]) -> u32 {
 pub(super) struct Firsts {
     /// By lane and partition.
     lanes: Vec<Vec<Partition>>,
-    /// All records up to this one have arrived.
-    arrived: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Partition {
-    /// The number of its first record; 0 where there is none.
-    first: u64,
-    /// The minute of its last.
+    standing: Standing,
+    /// The minute of its last record, from 1; 0 where it has none.
     used: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// No record was sent there.
+    #[default]
+    New,
+    /// One is about to be, or was. So many had arrived there before, of any client.
+    First(u64),
+    /// The first has arrived.
+    Known,
 }
 
 impl Firsts {
     pub(super) const fn new() -> Self {
-        Self { lanes: Vec::new(), arrived: 0 }
+        Self { lanes: Vec::new() }
     }
 
-    /// Whether a record may go there now. `all_arrived` says up to which number, where that is all.
+    /// Whether a record may go there now, of which is told whether it did by [`Firsts::took`].
+    /// `arrived` says how many have arrived there.
     #[inline]
     pub(super) fn admits(
         &mut self,
         (lane, partition): (usize, i32),
         minute: u32,
-        all_arrived: impl FnOnce() -> Option<u64>,
+        arrived: impl Fn() -> u64,
     ) -> bool {
-        let partition = usize::try_from(partition).unwrap_or(0);
-        let known = self.lanes.get_mut(lane).and_then(|lane| lane.get_mut(partition));
-        let Some(known) = known else { return true };
-        if minute - known.used > PAUSE_MINUTES {
-            known.first = 0;
-        }
-        if known.first <= self.arrived {
-            return true;
-        }
-        let Some(arrived) = all_arrived() else { return false };
-        self.arrived = arrived;
-        true
-    }
-
-    /// All records up to this one have arrived.
-    pub(super) const fn all_arrived(&mut self, number: u64) {
-        self.arrived = number;
-    }
-
-    /// The record with this number, from 1, has gone there.
-    #[inline]
-    pub(super) fn took(&mut self, (lane, partition): (usize, i32), minute: u32, number: u64) {
         let partition = usize::try_from(partition).unwrap_or(0);
         let known = self.lanes.get_mut(lane).and_then(|lane| lane.get_mut(partition));
         let known = match known {
             Some(known) => known,
             None => self.add(lane, partition),
         };
-        if known.first == 0 {
-            known.first = number;
+        let has_paused = known.used > 0 && minute - known.used > PAUSE_MINUTES;
+        match known.standing {
+            Standing::Known if !has_paused => {}
+            Standing::First(before) if known.used > 0 && arrived() == before => return false,
+            Standing::First(_) if known.used > 0 && !has_paused => {
+                known.standing = Standing::Known;
+            }
+            // Whether it goes is not known yet.
+            _ => (known.standing, known.used) = (Standing::First(arrived()), 0),
         }
-        known.used = minute;
+        true
+    }
+
+    /// A record has gone there.
+    #[inline]
+    pub(super) fn took(&mut self, (lane, partition): (usize, i32), minute: u32) {
+        let partition = usize::try_from(partition).unwrap_or(0);
+        let known = self.lanes.get_mut(lane).and_then(|lane| lane.get_mut(partition));
+        if let Some(known) = known {
+            known.used = minute;
+        }
     }
 
     #[cold]
@@ -118,24 +122,23 @@ impl Firsts {
 #[derive(Debug)]
 pub(super) struct Minutes {
     since: Instant,
+    /// From 1.
     pub(super) now: u32,
 }
 
 impl Minutes {
     pub(super) fn new() -> Self {
-        Self { since: Instant::now(), now: 0 }
+        Self { since: Instant::now(), now: 1 }
     }
 
     pub(super) fn look(&mut self) {
-        self.now = u32::try_from(self.since.elapsed().as_secs() / 60).unwrap_or(u32::MAX);
+        self.now = 1 + u32::try_from(self.since.elapsed().as_secs() / 60).unwrap_or(u32::MAX - 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NO: fn() -> Option<u64> = || None;
 
     #[test]
     fn keys_lie_where_javas_producers_put_them() {
@@ -159,29 +162,35 @@ mod tests {
     #[test]
     fn nothing_follows_the_first_record_before_it_has_arrived() {
         let mut firsts = Firsts::new();
-        assert!(firsts.admits((1, 2), 0, NO));
-        firsts.took((1, 2), 0, 1);
-        assert!(!firsts.admits((1, 2), 0, NO));
-        assert!(firsts.admits((1, 0), 0, NO), "another partition");
-        firsts.took((1, 0), 0, 2);
-        assert!(firsts.admits((0, 2), 0, NO), "another topic");
-        assert!(!firsts.admits((1, 0), 0, NO));
-        assert!(firsts.admits((1, 2), 0, || Some(2)));
-        assert!(firsts.admits((1, 0), 0, NO), "that has arrived as well");
-        firsts.took((1, 0), 0, 3);
-        assert!(firsts.admits((1, 0), 0, NO), "that is not the first");
+        let (one, other, third) = ((1, 2), (1, 0), (0, 2));
+        assert!(firsts.admits(one, 1, || 7), "the other client has sent there");
+        assert!(firsts.admits(one, 1, || 7), "there was no room for it");
+        firsts.took(one, 1);
+        assert!(!firsts.admits(one, 1, || 7));
+        assert!(firsts.admits(other, 1, || 0), "another partition");
+        firsts.took(other, 1);
+        assert!(firsts.admits(third, 1, || 0), "another topic");
+        assert!(!firsts.admits(other, 1, || 0));
+        assert!(firsts.admits(one, 1, || 8));
+        firsts.took(one, 1);
+        assert!(firsts.admits(one, 1, || 8), "that is not the first");
+        assert!(!firsts.admits(other, 1, || 0), "that is still on its way");
     }
 
     #[test]
     fn after_a_long_pause_a_record_is_the_first_again() {
         let mut firsts = Firsts::new();
-        firsts.took((0, 0), 5, 1);
-        assert!(firsts.admits((0, 0), 5, || Some(1)));
-        firsts.took((0, 0), 5 + PAUSE_MINUTES, 2);
-        assert!(firsts.admits((0, 0), 5 + PAUSE_MINUTES, NO), "not so long");
+        let to = (0, 0);
+        let mut put = |minute, arrived| {
+            let admitted = firsts.admits(to, minute, || arrived);
+            if admitted {
+                firsts.took(to, minute);
+            }
+            admitted
+        };
+        assert!(put(5, 0) && !put(5, 0) && put(5, 1));
+        assert!(put(5 + PAUSE_MINUTES, 2) && put(5 + PAUSE_MINUTES, 2), "not so long");
         let later = 6 + 2 * PAUSE_MINUTES;
-        assert!(firsts.admits((0, 0), later, NO));
-        firsts.took((0, 0), later, 3);
-        assert!(!firsts.admits((0, 0), later, NO));
+        assert!(put(later, 4) && !put(later, 4) && put(later, 5) && put(later, 5));
     }
 }

@@ -107,8 +107,17 @@ struct Mailbox {
     bytes: u64,
     /// What became of a commit.
     outcome: Option<Result<(), Error>>,
-    /// By lane and partition: the offset after the last record.
-    ends: Vec<Vec<i64>>,
+    /// By lane and partition.
+    ends: Vec<Vec<End>>,
+}
+
+/// What has arrived in a partition.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// How many records.
+    records: u64,
+    /// The offset after the last one.
+    offset: i64,
 }
 
 impl Mailbox {
@@ -117,11 +126,19 @@ impl Mailbox {
         let Ok(index) = usize::try_from(partition) else { return };
         if index >= ends.len() {
             // The topic has more partitions than it had.
-            ends.resize(index + 1, 0);
+            ends.resize(index + 1, End::default());
         }
         if let Some(end) = ends.get_mut(index) {
-            *end = (*end).max(offset + 1);
+            end.records += 1;
+            end.offset = end.offset.max(offset + 1);
         }
+    }
+
+    /// How many records have arrived there.
+    fn arrived(&self, (lane, partition): (usize, i32)) -> u64 {
+        let ends = self.ends.get(lane);
+        let end = ends.and_then(|ends| ends.get(usize::try_from(partition).ok()?));
+        end.map_or(0, |end| end.records)
     }
 }
 
@@ -158,7 +175,8 @@ impl Ends {
     #[must_use]
     pub fn so_far(&self) -> Vec<(String, Vec<i64>)> {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = self.reports.mailbox().ends.clone();
+        let mailbox = self.reports.mailbox();
+        let ends = mailbox.ends.iter().map(|ends| ends.iter().map(|end| end.offset).collect());
         topics.names.iter().cloned().zip(ends).collect()
     }
 }
@@ -471,8 +489,7 @@ impl Producer {
             self.rests = false;
         }
         let (to, minute) = ((record.lane.0, record.partition), self.minutes.now);
-        let all_arrived = || self.reports.has(self.sent).then_some(self.sent);
-        if !self.firsts[client].admits(to, minute, all_arrived) {
+        if !self.firsts[client].admits(to, minute, || self.reports.mailbox().arrived(to)) {
             return Err(Refusal::Full);
         }
         let mut headers = OwnedHeaders::new_with_capacity(1 + record.headers.len())
@@ -501,7 +518,7 @@ impl Producer {
             Ok(()) => {
                 self.bytes += size(record.key, record.value);
                 self.sent += 1;
-                self.firsts[client].took(to, minute, self.sent);
+                self.firsts[client].took(to, minute);
                 match &mut self.clients {
                     Clients::Idempotent { gears, .. } => gears.sent(),
                     Clients::Transactional(turns) => turns.sent(),
@@ -562,9 +579,6 @@ impl Producer {
         self.returned = mailbox.bytes;
         drop(mailbox);
         self.minutes.look();
-        if self.rests {
-            self.firsts.iter_mut().for_each(|firsts| firsts.all_arrived(self.sent));
-        }
         if let Clients::Idempotent { gears, .. } = &mut self.clients {
             gears.delivered(self.taken.iter().map(|(_, count)| count).sum());
         }
