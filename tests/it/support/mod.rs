@@ -20,7 +20,6 @@ mod oracle;
 mod order;
 mod pipeline;
 mod position;
-mod random;
 mod request;
 pub(crate) mod text;
 
@@ -37,8 +36,8 @@ pub(crate) use order::{
 };
 pub(crate) use pipeline::{ConfigFile, Pipeline};
 pub(crate) use position::{Lsn, Position};
-pub(crate) use random::Random;
 pub(crate) use request::Request;
+pub(crate) use waltide_stack::Random;
 
 /// Makes a test of a function that takes a version, for each version of Postgres.
 macro_rules! on_each_version {

@@ -15,7 +15,6 @@ mod checker;
 mod daemon;
 mod partition;
 mod position;
-mod random;
 mod reader;
 mod report;
 mod run;
@@ -28,10 +27,10 @@ mod world;
 pub use checker::{Change, Checker, Counts, Kind, Violation};
 pub use partition::{Allowance, Mode, Seen, What};
 pub use position::Position;
-pub use random::Random;
 pub use report::Report;
 pub use run::{Options, torture};
 pub use soak::soak;
+pub use waltide_stack::Random;
 
 /// A row by the names of its columns.
 pub type Row = serde_json::Map<String, serde_json::Value>;

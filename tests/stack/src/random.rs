@@ -5,11 +5,19 @@ use std::ops::Range;
 
 /// SplitMix64: enough for tests, and a dozen lines.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// From `WALTIDE_SEED`, else anew. The seed is printed, which shows when the test fails.
-    pub(crate) fn from_environment(test: &str) -> Self {
+    ///
+    /// # Panics
+    /// When that is not a number.
+    pub fn from_environment(test: &str) -> Self {
         let given = std::env::var("WALTIDE_SEED").ok().filter(|text| !text.is_empty());
         let seed = match given {
             Some(text) => text.parse().expect("WALTIDE_SEED is a number"),
@@ -20,7 +28,8 @@ impl Random {
     }
 
     /// Another sequence, which depends on this one and on `number` only.
-    pub(crate) fn branch(&self, number: u64) -> Self {
+    #[must_use]
+    pub fn branch(&self, number: u64) -> Self {
         let mut branch = Self(self.0 ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         branch.next();
         branch
@@ -35,17 +44,20 @@ impl Random {
     }
 
     /// A number of a range that is not empty.
-    pub(crate) fn of(&mut self, range: Range<u64>) -> u64 {
+    pub fn of(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
     /// True once in so many times.
-    pub(crate) fn once_in(&mut self, times: u64) -> bool {
+    pub fn once_in(&mut self, times: u64) -> bool {
         self.of(0..times) == 0
     }
 
     /// One of several.
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         let index = self.of(0..from.len() as u64);
         &from[usize::try_from(index).expect("an index")]
     }
