@@ -77,7 +77,7 @@ async fn a_broker_that_makes_topics_by_itself_does_not_make_this_one() {
 #[tokio::test]
 async fn a_commit_still_on_its_way_when_a_successor_takes_over_is_refused() {
     let kafka = KafkaOptions::new().behind_proxy().start();
-    let tap = Tap::on(&kafka).await;
+    let tap = Tap::on(&kafka);
     let (ours, theirs) = (on(kafka.bootstrap(), "late").await, on(kafka.direct(), "late").await);
     let mut frozen = writer(&ours).await;
     frozen.write(KEY, b"before", SOON).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_commit_still_on_its_way_when_a_successor_takes_over_is_refused() {
 #[tokio::test]
 async fn a_commit_without_an_answer_may_still_come_to_be() {
     let kafka = KafkaOptions::new().behind_proxy().start();
-    let tap = Tap::on(&kafka).await;
+    let tap = Tap::on(&kafka);
     let (ours, theirs) = (on(kafka.bootstrap(), "maybe").await, on(kafka.direct(), "maybe").await);
     let mut old = writer(&ours).await;
     old.write(KEY, b"before", SOON).await.unwrap();

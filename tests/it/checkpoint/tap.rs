@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -37,10 +37,8 @@ pub(crate) struct Tap {
 
 impl Tap {
     /// On a Kafka that was started behind a proxy, for connections made from now on.
-    pub(crate) async fn on(kafka: &Kafka) -> Self {
-        let listeners = described(kafka, ResourceSpecifier::Broker(1)).await;
-        let client = listeners["listeners"].split(',').find_map(|l| l.strip_prefix("CLIENT://"));
-        let broker: SocketAddr = client.unwrap().parse().unwrap();
+    pub(crate) fn on(kafka: &Kafka) -> Self {
+        let broker = kafka.behind();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         kafka.proxy().retarget(listener.local_addr().unwrap());
         let commits = Arc::new(Mutex::new(Commits::Pass));

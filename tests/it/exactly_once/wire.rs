@@ -1,16 +1,14 @@
 //! Sits on the wire between a daemon and Kafka and catches one request, or its answer.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::admin::ResourceSpecifier;
 use waltide_stack::Kafka;
 
-use crate::checkpoint::tap::described;
 use crate::support::SOON;
 
 /// The numbers of requests.
@@ -56,11 +54,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn on(kafka: &Kafka) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let listeners = runtime.block_on(described(kafka, ResourceSpecifier::Broker(1)));
-        let client = listeners["listeners"].split(',').find_map(|l| l.strip_prefix("CLIENT://"));
-        let broker: SocketAddr = client.expect("a listener").parse().expect("an address");
+        let broker = kafka.behind();
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         kafka.proxy().retarget(listener.local_addr().expect("an address"));
         let (tell, caught) = channel();
