@@ -1,30 +1,20 @@
 // Hot path: `Producer::send` runs once a record.
-//! Records go out in the order they are handed over, and their delivery reports come back.
-//!
-//! librdkafka calls back on a thread of its own. The call-back only adds to the books of a
-//! mailbox, where reports of one transaction are one entry; the owner of the pipeline empties it
-//! when it is woken. So everything that decides stays with one owner, and the mailbox is bounded
-//! by what is in flight, which librdkafka bounds by bytes.
+//! Records go out in the order they are handed over, and their delivery reports come back
+//! (`reports.rs`). What is on its way is bounded by bytes.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rdkafka::ClientContext;
-use rdkafka::client::OAuthToken;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
-use tokio::sync::Notify;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use waltide_core::watermark::Ticket;
 
-use super::connection::Complaints;
 use super::firsts::{Firsts, Minutes};
 use super::gear::{Gear, Gearbox};
-use super::login::Badge;
 use super::polled::Polled;
+use super::reports::{Ends, LAST, Lane, Reporter, Reports, tag};
 use super::turns::Turns;
 use super::{Error, Headers, Settings};
 
@@ -35,6 +25,9 @@ const ON_THE_WAY: u64 = 2 * 1024 * 1024;
 
 /// The property that says otherwise.
 const ROOM_KEY: &str = "queue.buffering.max.kbytes";
+
+/// The most that librdkafka takes for it.
+const MAX_ROOM_KIB: u64 = i32::MAX as u64;
 
 /// What librdkafka takes for one record, unless it is told otherwise.
 const MAX_RECORD_BYTES: u32 = 1_000_000;
@@ -70,17 +63,6 @@ pub struct Record<'a> {
     pub lane: Lane,
 }
 
-/// A topic's number with a producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane(usize);
-
-/// What comes back with a delivery report is one word of the machine: the ticket above, the lane
-/// below. Transactions of one connection and topics of one daemon stay far below these.
-const LANE_BITS: u32 = 24;
-
-/// As many transactions fit above a lane.
-const MAX_TICKETS: u64 = 1 << (usize::BITS - LANE_BITS);
-
 /// Why a record was not queued.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -92,233 +74,6 @@ pub enum Refusal {
 
 /// A record that came back undelivered. Nothing after it may be confirmed.
 pub type Failure = Error;
-
-/// What comes back with the last record of a Kafka transaction, which counts for no ticket.
-const LAST: usize = usize::MAX;
-
-/// Delivery reports that nobody has looked at yet.
-#[derive(Debug, Default)]
-struct Mailbox {
-    delivered: Vec<(Ticket, u64)>,
-    /// All there ever were.
-    reported: u64,
-    failure: Option<Failure>,
-    /// Bytes of all keys and values that have come back, delivered or not.
-    bytes: u64,
-    /// What became of a commit.
-    outcome: Option<Result<(), Error>>,
-    /// By lane and partition.
-    ends: Vec<Vec<End>>,
-}
-
-/// What has arrived in a partition.
-#[derive(Clone, Copy, Debug, Default)]
-struct End {
-    /// How many records.
-    records: u64,
-    /// The offset after the last one.
-    offset: i64,
-}
-
-impl Mailbox {
-    fn ends_at(&mut self, lane: usize, partition: i32, offset: i64) {
-        let Some(ends) = self.ends.get_mut(lane) else { return };
-        let Ok(index) = usize::try_from(partition) else { return };
-        if index >= ends.len() {
-            // The topic has more partitions than it had.
-            ends.resize(index + 1, End::default());
-        }
-        if let Some(end) = ends.get_mut(index) {
-            end.records += 1;
-            end.offset = end.offset.max(offset + 1);
-        }
-    }
-
-    /// How many records have arrived there.
-    fn arrived(&self, (lane, partition): (usize, i32)) -> u64 {
-        let ends = self.ends.get(lane);
-        let end = ends.and_then(|ends| ends.get(usize::try_from(partition).ok()?));
-        end.map_or(0, |end| end.records)
-    }
-}
-
-/// The names of topics and where our last records in each of their partitions end.
-#[derive(Clone, Debug)]
-pub struct Ends {
-    reports: Arc<Reports>,
-    topics: Arc<Mutex<Topics>>,
-}
-
-/// Topics with their numbers.
-#[derive(Debug, Default)]
-struct Topics {
-    lanes: HashMap<String, Lane>,
-    names: Vec<String>,
-}
-
-impl Ends {
-    /// The number of a topic, by which its reports are counted from now on.
-    #[must_use]
-    pub fn lane(&self, topic: &str) -> Lane {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = topics.lanes.get(topic) {
-            return *lane;
-        }
-        let lane = Lane(topics.names.len());
-        topics.names.push(topic.to_owned());
-        topics.lanes.insert(topic.to_owned(), lane);
-        self.reports.mailbox().ends.push(Vec::new());
-        lane
-    }
-
-    /// What is acknowledged so far, by topic.
-    #[must_use]
-    pub fn so_far(&self) -> Vec<(String, Vec<i64>)> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let mailbox = self.reports.mailbox();
-        let ends = mailbox.ends.iter().map(|ends| ends.iter().map(|end| end.offset).collect());
-        topics.names.iter().cloned().zip(ends).collect()
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Reports {
-    mailbox: Mutex<Mailbox>,
-    arrived: Notify,
-    complaints: Complaints,
-    /// Connections that were lost so far.
-    lost: AtomicU64,
-    /// A record came back as delivered by a Kafka that may not have it.
-    doubtful: AtomicBool,
-}
-
-/// Kafka says of what it has taken where it is. Where it does not, librdkafka concludes from what was
-/// sent later that this is there, which need not be so (`firsts.rs`).
-const DOUBT: &str = "Kafka has taken what was sent after it, and has not said that it has this";
-
-impl Reports {
-    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A commit has ended.
-    pub(super) fn ended(&self, outcome: Result<(), Error>) {
-        self.mailbox().outcome = Some(outcome);
-        self.arrived.notify_one();
-    }
-
-    /// How it has, once so many records are reported.
-    pub(super) fn take_outcome(&self, sent: u64) -> Option<Result<(), Error>> {
-        let mut mailbox = self.mailbox();
-        if mailbox.outcome.as_ref()?.is_ok() && mailbox.reported < sent {
-            return None;
-        }
-        mailbox.outcome.take()
-    }
-
-    /// Whether so many records are reported.
-    pub(super) fn has(&self, sent: u64) -> bool {
-        self.mailbox().reported >= sent
-    }
-
-    /// What librdkafka complained of in the last seconds.
-    pub(super) fn complaint(&self) -> Option<String> {
-        self.complaints.recent()
-    }
-
-    /// Why what was sent may not be committed, if so.
-    pub(super) fn doubt(&self) -> Option<&'static str> {
-        self.doubtful.load(Ordering::Acquire).then_some(DOUBT)
-    }
-
-    /// How many connections have been lost.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-}
-
-/// What a client calls back.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Reporter(Arc<Reports>, Arc<Badge>);
-
-impl Reporter {
-    pub(super) fn new(reports: &Arc<Reports>, settings: &Settings) -> Self {
-        Self(Arc::clone(reports), Arc::new(Badge::new(&settings.login)))
-    }
-
-    /// Lets a client ask for a token before it connects.
-    pub(super) fn settle(&self, deadline: Instant, poll: impl Fn()) {
-        self.1.settle(deadline, poll);
-    }
-
-    pub(super) fn complaint(&self) -> Option<String> {
-        self.0.complaint()
-    }
-}
-
-impl ClientContext for Reporter {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.1.show()
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.complaints.logged(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // By one that did not come to be, nothing was sent.
-        if !reason.contains(": Connect to ") {
-            self.0.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        self.0.complaints.failed(&error, reason);
-    }
-}
-
-impl ProducerContext for Reporter {
-    /// The ticket's number and the lane's.
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let ticket = Ticket((opaque >> LANE_BITS) as u64);
-        let lane = opaque & ((1 << LANE_BITS) - 1);
-        let mut mailbox = self.0.mailbox();
-        let was_empty = mailbox.delivered.is_empty() && mailbox.failure.is_none();
-        let (Ok(message) | Err((_, message))) = result;
-        if opaque != LAST {
-            mailbox.bytes += size(message.key(), message.payload());
-        }
-        mailbox.reported += 1;
-        match result {
-            Ok(message) if message.offset() < 0 => {
-                self.0.doubtful.store(true, Ordering::Release);
-                let topic = message.topic().to_owned();
-                let reason = DOUBT.to_owned();
-                mailbox.failure.get_or_insert(Error::Delivery { topic, reason });
-            }
-            // It wakes whoever waits for the outcome.
-            Ok(_) if opaque == LAST => {}
-            Ok(message) => {
-                mailbox.ends_at(lane, message.partition(), message.offset());
-                match mailbox.delivered.last_mut() {
-                    Some((last, count)) if *last == ticket => *count += 1,
-                    _ => mailbox.delivered.push((ticket, 1)),
-                }
-            }
-            Err((error, message)) => {
-                mailbox.failure.get_or_insert_with(|| Error::of_delivery(error, message.topic()));
-            }
-        }
-        drop(mailbox);
-        if was_empty {
-            self.0.arrived.notify_one();
-        }
-    }
-}
 
 /// Through whom records go.
 enum Clients {
@@ -337,20 +92,16 @@ pub struct Producer {
     clients: Clients,
     reports: Arc<Reports>,
     taken: Vec<(Ticket, u64)>,
-    topics: Arc<Mutex<Topics>>,
+    ends: Ends,
     /// Bytes of all keys and values that were handed over.
     bytes: u64,
     /// Of those, what has come back as far as anybody has looked.
     returned: u64,
     /// How many may be on their way.
     room: u64,
-    /// Records that were handed over.
-    sent: u64,
     /// Of each client.
     firsts: [Firsts; 2],
     minutes: Minutes,
-    /// All that was handed over has come back, and nothing was handed over since.
-    rests: bool,
 }
 
 impl std::fmt::Debug for Producer {
@@ -395,18 +146,17 @@ impl Producer {
     }
 
     fn of(clients: Clients, reports: Arc<Reports>, room: u64) -> Self {
+        let ends = Ends::new(&reports);
         Self {
             clients,
             reports,
             taken: Vec::new(),
-            topics: Arc::default(),
+            ends,
             bytes: 0,
             returned: 0,
             room,
-            sent: 0,
             firsts: [Firsts::new(), Firsts::new()],
             minutes: Minutes::new(),
-            rests: true,
         }
     }
 
@@ -427,7 +177,6 @@ impl Producer {
         let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, LAST);
         match open.send(record.partition(0).key(key).payload(value)) {
             Ok(()) => {
-                self.sent += 1;
                 turns.sent();
                 turns.commit();
                 Ok(())
@@ -451,7 +200,7 @@ impl Producer {
     /// Where what is delivered ends, to be asked from another thread.
     #[must_use]
     pub fn ends(&self) -> Ends {
-        Ends { reports: Arc::clone(&self.reports), topics: Arc::clone(&self.topics) }
+        self.ends.clone()
     }
 
     /// So many records come at once now, that nobody waits for as for a change.
@@ -484,9 +233,9 @@ impl Producer {
                 }
             }
         };
-        if self.rests {
+        // After a rest nobody has looked for long.
+        if self.bytes == self.returned {
             self.minutes.look();
-            self.rests = false;
         }
         let (to, minute) = ((record.lane.0, record.partition), self.minutes.now);
         if !self.firsts[client].admits(to, minute, || self.reports.mailbox().arrived(to)) {
@@ -497,16 +246,11 @@ impl Producer {
         for (key, value) in record.headers.iter() {
             headers = headers.insert(Header { key, value: Some(value) });
         }
-        let opaque = match usize::try_from(record.ticket.0) {
-            Ok(ticket) if record.ticket.0 < MAX_TICKETS && record.lane.0 < 1 << LANE_BITS => {
-                ticket << LANE_BITS | record.lane.0
-            }
-            _ => {
-                return Err(Refusal::Failed(Error::Delivery {
-                    topic: record.topic.to_owned(),
-                    reason: "more transactions or topics than a connection can count".to_owned(),
-                }));
-            }
+        let Some(opaque) = tag(record.ticket, record.lane) else {
+            return Err(Refusal::Failed(Error::Delivery {
+                topic: record.topic.to_owned(),
+                reason: "more transactions or topics than a connection can count".to_owned(),
+            }));
         };
         let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
             .timestamp(record.timestamp_ms)
@@ -517,7 +261,6 @@ impl Producer {
         match producer.send(out) {
             Ok(()) => {
                 self.bytes += size(record.key, record.value);
-                self.sent += 1;
                 self.firsts[client].took(to, minute);
                 match &mut self.clients {
                     Clients::Idempotent { gears, .. } => gears.sent(),
@@ -575,7 +318,6 @@ impl Producer {
             return Err(self.why(failure));
         }
         std::mem::swap(&mut self.taken, &mut mailbox.delivered);
-        self.rests = mailbox.reported >= self.sent;
         self.returned = mailbox.bytes;
         drop(mailbox);
         self.minutes.look();
@@ -605,7 +347,7 @@ impl Producer {
     /// What librdkafka complained of in the last seconds.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
-        self.reports.complaints.recent()
+        self.reports.complaint()
     }
 
     /// Drops what is not sent yet; what is on its way may still arrive.
@@ -625,16 +367,17 @@ impl Producer {
     }
 }
 
-fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
+pub(super) fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
     (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)) as u64
 }
 
 /// How many bytes of records may be on their way.
 fn room(settings: &Settings) -> Result<u64, Error> {
-    let Some(kib) = settings.properties.get(ROOM_KEY) else { return Ok(ON_THE_WAY) };
-    let kib: Option<u64> = kib.parse().ok();
-    kib.map(|kib| kib * 1024)
-        .ok_or_else(|| Error::Settings { reason: format!("{ROOM_KEY} is a number of kibibytes") })
+    let Some(text) = settings.properties.get(ROOM_KEY) else { return Ok(ON_THE_WAY) };
+    let kib = text.parse().ok().filter(|kib| (1..=MAX_ROOM_KIB).contains(kib));
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::Settings {
+        reason: format!("{ROOM_KEY} is a number of kibibytes from 1 to {MAX_ROOM_KIB}"),
+    })
 }
 
 /// Of a client that takes records of up to `largest` bytes, unless it is told otherwise.
@@ -651,11 +394,15 @@ pub(super) fn producer_config(
             config.set(key, value);
         }
     }
-    let told = settings.properties.get(LARGEST_KEY).and_then(|bytes| bytes.parse().ok());
-    let largest = u64::from(told.or(largest).unwrap_or(MAX_RECORD_BYTES));
-    config.set(LARGEST_KEY, largest.to_string());
+    // One that is no number is refused by librdkafka.
+    let told = settings.properties.get(LARGEST_KEY).map(|bytes| bytes.parse().unwrap_or(0));
+    let largest = told.or(largest).unwrap_or(MAX_RECORD_BYTES);
+    if told.is_none() {
+        config.set(LARGEST_KEY, largest.to_string());
+    }
     // What does not fit into an empty queue would wait for ever.
-    config.set(ROOM_KEY, ((room(settings)? + 2 * largest) / 1024).to_string());
+    let queue = (room(settings)? + 2 * u64::from(largest)) / 1024;
+    config.set(ROOM_KEY, queue.min(MAX_ROOM_KIB).to_string());
     config
         .set("enable.idempotence", "true")
         // A record that fails for good takes those behind it along: else they would arrive, and
@@ -663,10 +410,28 @@ pub(super) fn producer_config(
         .set("enable.gapless.guarantee", "true")
         .set("acks", "all")
         .set("max.in.flight.requests.per.connection", REQUESTS_IN_FLIGHT.to_string())
-        // Java's partitioner, so that keys lie where Java's producers put them.
-        .set("partitioner", "murmur2_random")
         // An outage is waited out: a record that timed out would poison the idempotent
         // producer and force a replay.
         .set("message.timeout.ms", "0");
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_a_number_that_librdkafka_takes() {
+        let of = |kib: &str| {
+            let properties = [(ROOM_KEY.to_owned(), kib.to_owned())].into();
+            let settings = Settings { properties, ..Settings::default() };
+            let queue = producer_config(&settings, "0", None).ok()?;
+            Some((room(&settings).ok()?, queue.get(ROOM_KEY)?.parse::<u64>().ok()?))
+        };
+        assert_eq!(of("1024"), Some((1024 * 1024, 1024 + 2_000_000 / 1024)));
+        assert_eq!(of("2147483647"), Some((MAX_ROOM_KIB * 1024, MAX_ROOM_KIB)));
+        for refused in ["0", "-1", "2147483648", "many", ""] {
+            assert_eq!(of(refused), None, "{refused}");
+        }
+    }
 }

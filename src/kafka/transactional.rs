@@ -22,7 +22,8 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::sync::oneshot;
 
 use super::polled::Polled;
-use super::producer::{Reporter, Reports, producer_config};
+use super::producer::producer_config;
+use super::reports::{Reporter, Reports};
 use super::{Error, Settings};
 
 /// After this long Kafka rolls back what a daemon that died had begun, unless configured: until

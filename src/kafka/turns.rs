@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rdkafka::producer::BaseProducer;
 
-use super::producer::{Reporter, Reports};
+use super::reports::{Reporter, Reports};
 use super::transactional::Transactional;
 use super::{Error, Settings};
 
