@@ -1,12 +1,16 @@
 // Hot path: `Gearbox::next` and `sent` run once a record.
-//! Which of two producers takes a record: the quick one, or the one for bulk.
+//! Which of two producers takes a record: the quick one, or the one for bulk; and when that one
+//! takes none.
 //!
 //! librdkafka lets an idempotent partition have one request in flight. While records wait behind
 //! it and have waited for `linger.ms`, its broker thread asks over and over whether it may go on,
-//! with a whole core. With `linger.ms=0`, which a quiet stream needs, that is all the time of a
-//! stream that is behind, and most of its cost. So there are two producers that differ in
-//! `linger.ms` alone. They are changed only when nothing is on its way: what was handed over
-//! before is acknowledged before what comes after is sent, and the order holds.
+//! with a whole core. So a stream that is behind goes in loads: so many records are handed over, in
+//! less time than they linger; they leave together, and the next load is begun when all of them
+//! have arrived. Nothing ever waits behind a request, and each is large.
+//!
+//! A quiet stream must not linger, and there are two producers that differ in `linger.ms` alone.
+//! They are changed only when nothing is on its way: what was handed over before is acknowledged
+//! before what comes after is sent, and the order holds.
 
 use std::time::{Duration, Instant};
 
@@ -20,15 +24,8 @@ pub(super) enum Gear {
 }
 
 /// Records on their way at which the stream counts as behind: more than an ordinary transaction
-/// has, and what a broker takes in a millisecond or two.
+/// has, and what a broker takes in a millisecond or two. A load of fewer has caught up.
 const BEHIND: u64 = 500;
-
-/// Records on their way below which it has nearly caught up.
-const FEW: u64 = 50;
-
-/// So many records delivered one after another with few on their way: it has caught up. More than
-/// few, or the tail of every batch would look like it.
-const CALM: u64 = 200;
 
 /// Nothing on its way for so long: it has caught up. Less may be a reader that had to wait for its
 /// turn on a busy machine.
@@ -38,25 +35,72 @@ const REST: Duration = Duration::from_millis(10);
 /// after another, and a change of producers between them costs more than it saves.
 const MORE: Duration = Duration::from_millis(200);
 
+/// How long the producer for bulk lets the first record of a load wait for others.
+pub(super) const BULK_LINGER_MS: &str = "5";
+
+/// The clock is read once in so many records.
+const LOOK: u64 = 32;
+
+/// Records of a full load: it leaves without waiting, for it is a full batch of librdkafka's as well.
+pub(super) const LOAD: u64 = 2_000;
+
+/// Bytes of a full load. With what each record takes besides, it fits into one request.
+const LOAD_BYTES: u64 = 500_000;
+
 /// Follows what is on its way, and chooses.
 #[derive(Debug)]
 pub(super) struct Gearbox {
     engaged: Gear,
     wanted: Gear,
     on_the_way: u64,
-    /// Delivered since there were more than few on their way.
-    calm: u64,
     /// When the last record on its way arrived.
     resting_since: Instant,
     /// Until then it is not quick again.
     bulk_until: Instant,
+    load: Load,
+    /// For how long a load is added to. Less than records linger, or some would be left behind.
+    loading: Duration,
+}
+
+/// What was handed over in bulk since all before it had arrived.
+#[derive(Debug)]
+struct Load {
+    records: u64,
+    bytes: u64,
+    begun: Instant,
+    full: bool,
+}
+
+impl Load {
+    const fn new(begun: Instant) -> Self {
+        Self { records: 0, bytes: 0, begun, full: false }
+    }
+
+    fn add(&mut self, bytes: u64, loading: Duration) {
+        if self.records == 0 {
+            self.begun = Instant::now();
+        }
+        self.records += 1;
+        self.bytes += bytes;
+        self.full = self.records >= LOAD
+            || self.bytes >= LOAD_BYTES
+            || self.records.is_multiple_of(LOOK) && self.begun.elapsed() >= loading;
+    }
 }
 
 impl Gearbox {
-    pub(super) fn new() -> Self {
-        let (engaged, wanted, now) = (Gear::Quick, Gear::Quick, Instant::now());
-        let (resting_since, bulk_until) = (now, now);
-        Self { engaged, wanted, on_the_way: 0, calm: 0, resting_since, bulk_until }
+    /// In bulk the first record of a load waits for others for so long.
+    pub(super) fn new(linger: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            engaged: Gear::Quick,
+            wanted: Gear::Quick,
+            on_the_way: 0,
+            resting_since: now,
+            bulk_until: now,
+            load: Load::new(now),
+            loading: linger * 4 / 5,
+        }
     }
 
     /// So many records come at once now, and they are no changes that somebody waits for.
@@ -70,26 +114,38 @@ impl Gearbox {
     /// Where the next record goes; `None` while what is on its way must arrive first.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Gear> {
-        if self.on_the_way == 0 && self.engaged == Gear::Bulk {
-            let now = Instant::now();
-            if now >= self.bulk_until && now - self.resting_since >= REST {
-                self.wanted = Gear::Quick;
-            }
+        if self.on_the_way == 0 && self.load.records > 0 {
+            self.unloaded();
+        }
+        if self.load.full {
+            return None;
         }
         if self.wanted != self.engaged {
             if self.on_the_way > 0 {
                 return None;
             }
-            (self.engaged, self.calm) = (self.wanted, 0);
+            self.engaged = self.wanted;
         }
         Some(self.engaged)
     }
 
-    /// A record was handed over.
+    /// All of a load has arrived, and there is another record.
+    fn unloaded(&mut self) {
+        let now = Instant::now();
+        let has_caught_up = self.load.records < BEHIND || now - self.resting_since >= REST;
+        if has_caught_up && now >= self.bulk_until {
+            self.wanted = Gear::Quick;
+        }
+        self.load = Load::new(now);
+    }
+
+    /// A record of so many bytes was handed over.
     #[inline]
-    pub(super) fn sent(&mut self) {
+    pub(super) fn sent(&mut self, bytes: u64) {
         self.on_the_way += 1;
-        if self.on_the_way >= BEHIND {
+        if self.engaged == Gear::Bulk {
+            self.load.add(bytes, self.loading);
+        } else if self.on_the_way >= BEHIND {
             self.wanted = Gear::Bulk;
         }
     }
@@ -102,14 +158,7 @@ impl Gearbox {
     /// Records have arrived.
     pub(super) fn delivered(&mut self, count: u64) {
         self.on_the_way = self.on_the_way.saturating_sub(count);
-        if self.engaged == Gear::Quick {
-            return;
-        }
-        self.calm = if self.on_the_way < FEW { self.calm + count.min(FEW) } else { 0 };
-        if self.calm >= CALM && Instant::now() >= self.bulk_until {
-            self.wanted = Gear::Quick;
-        }
-        if self.on_the_way == 0 {
+        if self.on_the_way == 0 && self.engaged == Gear::Bulk {
             self.resting_since = Instant::now();
         }
     }
@@ -119,13 +168,26 @@ impl Gearbox {
 mod tests {
     use super::*;
 
+    /// Longer than any test.
+    const LINGER: Duration = Duration::from_secs(60);
+
     fn send(gears: &mut Gearbox, count: u64) -> u64 {
-        (0..count).take_while(|_| gears.next().map(|_| gears.sent()).is_some()).count() as u64
+        let took = |_: &u64| gears.next().map(|_| gears.sent(1)).is_some();
+        (0..count).take_while(took).count() as u64
+    }
+
+    /// One that was behind a moment ago.
+    fn in_bulk() -> Gearbox {
+        let mut gears = Gearbox::new(LINGER);
+        send(&mut gears, BEHIND);
+        gears.delivered(BEHIND);
+        assert_eq!(gears.next(), Some(Gear::Bulk));
+        gears
     }
 
     #[test]
     fn a_quiet_stream_stays_quick() {
-        let mut gears = Gearbox::new();
+        let mut gears = Gearbox::new(LINGER);
         for _ in 0..10 * BEHIND {
             assert_eq!(send(&mut gears, 9), 9);
             assert_eq!(gears.next(), Some(Gear::Quick));
@@ -135,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_producer_changes_only_when_nothing_is_on_its_way() {
-        let mut gears = Gearbox::new();
+        let mut gears = Gearbox::new(LINGER);
         assert_eq!(send(&mut gears, 2 * BEHIND), BEHIND, "then it waits");
         gears.delivered(BEHIND - 1);
         assert_eq!(gears.next(), None);
@@ -144,38 +206,53 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_has_caught_up_is_quick_again() {
-        let mut gears = Gearbox::new();
-        send(&mut gears, BEHIND);
-        gears.delivered(BEHIND);
-        assert_eq!(send(&mut gears, 9 * BEHIND), 9 * BEHIND);
-        gears.delivered(9 * BEHIND - 1);
-        assert_eq!(gears.next(), Some(Gear::Bulk), "the tail of a batch");
-        for _ in FEW..CALM {
-            assert_eq!(gears.next(), Some(Gear::Bulk));
-            gears.sent();
-            gears.delivered(1);
-        }
+    fn a_load_is_followed_by_the_next_when_all_of_it_has_arrived() {
+        let mut gears = in_bulk();
+        gears.bulk_until = Instant::now() + MORE;
+        assert_eq!(send(&mut gears, 2 * LOAD), LOAD);
+        gears.delivered(LOAD - 1);
         assert_eq!(gears.next(), None);
         gears.delivered(1);
+        assert_eq!(send(&mut gears, 2 * LOAD), LOAD);
+    }
+
+    #[test]
+    fn a_load_is_full_by_its_bytes_as_well_and_by_its_time() {
+        let mut gears = in_bulk();
+        gears.sent(LOAD_BYTES);
+        assert_eq!(gears.next(), None);
+
+        let mut gears = in_bulk();
+        gears.loading = Duration::from_millis(1);
+        assert_eq!(send(&mut gears, LOOK - 1), LOOK - 1);
+        std::thread::sleep(gears.loading);
+        assert_eq!(send(&mut gears, LOOK), 1, "what is added later would be left behind");
+    }
+
+    #[test]
+    fn a_stream_that_has_caught_up_is_quick_again() {
+        let mut gears = in_bulk();
+        assert_eq!(send(&mut gears, LOAD), LOAD);
+        gears.delivered(LOAD);
+        assert_eq!(gears.next(), Some(Gear::Bulk), "a full load is followed by others");
+        assert_eq!(send(&mut gears, BEHIND - 1), BEHIND - 1);
+        assert_eq!(gears.next(), Some(Gear::Bulk));
+        gears.delivered(BEHIND - 1);
         assert_eq!(gears.next(), Some(Gear::Quick));
     }
 
     #[test]
     fn a_stream_that_rested_is_quick_again() {
-        let mut gears = Gearbox::new();
-        send(&mut gears, BEHIND);
-        gears.delivered(BEHIND);
-        assert_eq!(send(&mut gears, BEHIND), BEHIND);
-        gears.delivered(BEHIND);
-        assert_eq!(gears.next(), Some(Gear::Bulk), "a short rest says nothing");
+        let mut gears = in_bulk();
+        send(&mut gears, LOAD);
+        gears.delivered(LOAD);
         std::thread::sleep(REST);
         assert_eq!(gears.next(), Some(Gear::Quick));
     }
 
     #[test]
     fn it_stays_in_bulk_for_what_comes_in_parts() {
-        let mut gears = Gearbox::new();
+        let mut gears = Gearbox::new(LINGER);
         gears.expect(BEHIND - 1);
         assert_eq!(gears.next(), Some(Gear::Quick), "that is no more than a transaction has");
         for _ in 0..3 {
@@ -191,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_behind_however_few_records_fill_it() {
-        let mut gears = Gearbox::new();
+        let mut gears = Gearbox::new(LINGER);
         assert_eq!(send(&mut gears, 3), 3);
         gears.full();
         assert_eq!(gears.next(), None);

@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use waltide_core::watermark::Ticket;
 
 use super::firsts::{Firsts, Minutes};
-use super::gear::{Gear, Gearbox};
+use super::gear::{BULK_LINGER_MS, Gear, Gearbox, LOAD};
 use super::polled::Polled;
 use super::reports::{Ends, LAST, Lane, Reporter, Reports, tag};
 use super::turns::Turns;
@@ -32,9 +32,11 @@ const MAX_ROOM_KIB: u64 = i32::MAX as u64;
 /// What librdkafka takes for one record, unless it is told otherwise.
 const MAX_RECORD_BYTES: u32 = 1_000_000;
 
-/// How long a stream that is behind may let a batch grow. Longer than a request of a full batch
-/// takes, or librdkafka spins (`gear.rs`), and short beside what being behind costs anyway.
-const BULK_LINGER_MS: &str = "5";
+/// The property of how long the first record of a batch waits for others, in milliseconds.
+const LINGER_KEY: &str = "linger.ms";
+
+/// The property of how many records make a full batch.
+const BATCH_KEY: &str = "batch.num.messages";
 
 /// Requests on their way to one broker. Five keep order with idempotence as well, but librdkafka
 /// spins while all are taken.
@@ -118,13 +120,20 @@ impl Producer {
     /// Where librdkafka refuses a setting.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let reports: Arc<Reports> = Arc::default();
-        let client = |linger_ms: &str| {
-            let reporter = Reporter::new(&reports, settings);
-            Polled::new(&producer_config(settings, linger_ms, None)?, reporter)
+        let client = |config: &ClientConfig| {
+            Polled::new(config, Reporter::new(&reports, settings))
                 .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
         };
-        let (quick, bulk) = (client("0")?, client(BULK_LINGER_MS)?);
-        let clients = Clients::Idempotent { quick, bulk, gears: Gearbox::new() };
+        let mut bulk = producer_config(settings, BULK_LINGER_MS, None)?;
+        if bulk.get(BATCH_KEY).is_none() {
+            bulk.set(BATCH_KEY, LOAD.to_string());
+        }
+        // What librdkafka does not take for a number it refuses below.
+        let linger = bulk.get(LINGER_KEY).and_then(|ms| ms.parse().ok()).unwrap_or(0.0_f64);
+        let linger = Duration::try_from_secs_f64(linger / 1000.0).unwrap_or_default();
+        let quick = client(&producer_config(settings, "0", None)?)?;
+        let (bulk, gears) = (client(&bulk)?, Gearbox::new(linger));
+        let clients = Clients::Idempotent { quick, bulk, gears };
         Ok(Self::of(clients, reports, room(settings)?))
     }
 
@@ -260,10 +269,11 @@ impl Producer {
         out.payload = record.value;
         match producer.send(out) {
             Ok(()) => {
-                self.bytes += size(record.key, record.value);
+                let bytes = size(record.key, record.value);
+                self.bytes += bytes;
                 self.firsts[client].took(to, minute);
                 match &mut self.clients {
-                    Clients::Idempotent { gears, .. } => gears.sent(),
+                    Clients::Idempotent { gears, .. } => gears.sent(bytes),
                     Clients::Transactional(turns) => turns.sent(),
                 }
                 Ok(())
@@ -388,7 +398,7 @@ pub(super) fn producer_config(
 ) -> Result<ClientConfig, Error> {
     const LARGEST_KEY: &str = "message.max.bytes";
     let mut config = settings.client()?;
-    let defaults = [("linger.ms", linger_ms), ("compression.type", "lz4")];
+    let defaults = [(LINGER_KEY, linger_ms), ("compression.type", "lz4")];
     for (key, value) in defaults {
         if !settings.properties.contains_key(key) {
             config.set(key, value);
