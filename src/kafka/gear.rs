@@ -42,10 +42,9 @@ pub(super) const BULK_LINGER_MS: &str = "5";
 const LOOK: u64 = 32;
 
 /// Records of a full load: it leaves without waiting, for it is a full batch of librdkafka's as well.
+/// Ordinary rows fit into one request. How many large ones may be on their way is said in bytes
+/// (`producer.rs`).
 pub(super) const LOAD: u64 = 2_000;
-
-/// Bytes of a full load. With what each record takes besides, it fits into one request.
-const LOAD_BYTES: u64 = 500_000;
 
 /// Follows what is on its way, and chooses.
 #[derive(Debug)]
@@ -66,25 +65,25 @@ pub(super) struct Gearbox {
 #[derive(Debug)]
 struct Load {
     records: u64,
-    bytes: u64,
     begun: Instant,
     full: bool,
+    /// There was no room for more of it. Then it goes on with what comes back: for large records
+    /// Kafka is what costs, not how often it is asked.
+    overflows: bool,
 }
 
 impl Load {
     const fn new(begun: Instant) -> Self {
-        Self { records: 0, bytes: 0, begun, full: false }
+        Self { records: 0, begun, full: false, overflows: false }
     }
 
-    fn add(&mut self, bytes: u64, loading: Duration) {
+    fn add(&mut self, loading: Duration) {
         if self.records == 0 {
             self.begun = Instant::now();
         }
         self.records += 1;
-        self.bytes += bytes;
-        self.full = self.records >= LOAD
-            || self.bytes >= LOAD_BYTES
-            || self.records.is_multiple_of(LOOK) && self.begun.elapsed() >= loading;
+        let look = !self.overflows && self.records.is_multiple_of(LOOK);
+        self.full = self.records >= LOAD || look && self.begun.elapsed() >= loading;
     }
 }
 
@@ -132,27 +131,30 @@ impl Gearbox {
     /// All of a load has arrived, and there is another record.
     fn unloaded(&mut self) {
         let now = Instant::now();
-        let has_caught_up = self.load.records < BEHIND || now - self.resting_since >= REST;
+        let was_small = self.load.records < BEHIND && !self.load.overflows;
+        let has_caught_up = was_small || now - self.resting_since >= REST;
         if has_caught_up && now >= self.bulk_until {
             self.wanted = Gear::Quick;
         }
         self.load = Load::new(now);
     }
 
-    /// A record of so many bytes was handed over.
+    /// A record was handed over.
     #[inline]
-    pub(super) fn sent(&mut self, bytes: u64) {
+    pub(super) fn sent(&mut self) {
         self.on_the_way += 1;
         if self.engaged == Gear::Bulk {
-            self.load.add(bytes, self.loading);
+            self.load.add(self.loading);
         } else if self.on_the_way >= BEHIND {
             self.wanted = Gear::Bulk;
         }
     }
 
-    /// There was no room for a record: few and large ones can be behind as well.
+    /// There was no room for a record: few and large ones can be behind as well, and there are
+    /// more of them.
     pub(super) fn full(&mut self) {
         self.wanted = Gear::Bulk;
+        self.load.overflows = true;
     }
 
     /// Records have arrived.
@@ -172,7 +174,7 @@ mod tests {
     const LINGER: Duration = Duration::from_secs(60);
 
     fn send(gears: &mut Gearbox, count: u64) -> u64 {
-        let took = |_: &u64| gears.next().map(|_| gears.sent(1)).is_some();
+        let took = |_: &u64| gears.next().map(|_| gears.sent()).is_some();
         (0..count).take_while(took).count() as u64
     }
 
@@ -217,11 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_is_full_by_its_bytes_as_well_and_by_its_time() {
-        let mut gears = in_bulk();
-        gears.sent(LOAD_BYTES);
-        assert_eq!(gears.next(), None);
-
+    fn a_load_is_not_added_to_for_longer_than_its_records_linger() {
         let mut gears = in_bulk();
         gears.loading = Duration::from_millis(1);
         assert_eq!(send(&mut gears, LOOK - 1), LOOK - 1);
@@ -248,6 +246,20 @@ mod tests {
         gears.delivered(LOAD);
         std::thread::sleep(REST);
         assert_eq!(gears.next(), Some(Gear::Quick));
+    }
+
+    #[test]
+    fn a_load_there_is_no_room_for_goes_on_with_what_comes_back() {
+        let mut gears = in_bulk();
+        gears.loading = Duration::ZERO;
+        assert_eq!(send(&mut gears, 9), 9);
+        gears.full();
+        for _ in 0..4 * LOOK {
+            gears.delivered(1);
+            assert_eq!(send(&mut gears, 1), 1);
+        }
+        gears.delivered(9);
+        assert_eq!(gears.next(), Some(Gear::Bulk), "few and large ones have not caught up");
     }
 
     #[test]

@@ -269,11 +269,10 @@ impl Producer {
         out.payload = record.value;
         match producer.send(out) {
             Ok(()) => {
-                let bytes = size(record.key, record.value);
-                self.bytes += bytes;
+                self.bytes += size(record.key, record.value);
                 self.firsts[client].took(to, minute);
                 match &mut self.clients {
-                    Clients::Idempotent { gears, .. } => gears.sent(bytes),
+                    Clients::Idempotent { gears, .. } => gears.sent(),
                     Clients::Transactional(turns) => turns.sent(),
                 }
                 Ok(())
