@@ -1,12 +1,12 @@
 #!/bin/sh
 # Is a daemon that the kernel kills when it takes more than so many MiB, cache of files and all:
 #
-#   WALTIDE_LIMITED=target/release/waltide WALTIDE_LIMIT_MIB=64 WALTIDE_LARGE_MEGABYTES=2000 \
+#   LIMITED=target/release/waltide LIMIT_MIB=64 WALTIDE_LARGE_MEGABYTES=2000 \
 #   WALTIDE_BINARY=$PWD/tests/it/streaming/limited.sh cargo test --locked --workspace --test it -- streaming::large
 #
 # It takes root and a memory controller (cgroups, the first kind or the second).
 set -eu
-bytes=$((${WALTIDE_LIMIT_MIB:-64} << 20))
+bytes=$((${LIMIT_MIB:-64} << 20))
 first=/sys/fs/cgroup/memory/waltide-limited-$$ second=/sys/fs/cgroup/waltide-limited-$$
 if mkdir "$first" 2>/dev/null && [ -e "$first/memory.limit_in_bytes" ]; then
     group=$first file=memory.limit_in_bytes
@@ -18,4 +18,4 @@ else
 fi
 echo "$bytes" >"$group/$file"
 echo $$ >"$group/cgroup.procs"
-exec "$WALTIDE_LIMITED" "$@"
+exec "$LIMITED" "$@"
