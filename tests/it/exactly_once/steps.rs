@@ -5,6 +5,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use waltide_stack::serde_json::json;
 use waltide_stack::{Database, Kafka, KafkaOptions, Stack, Version};
 
 use super::exactly;
@@ -182,6 +183,10 @@ fn so_is_a_checkpoint_through_the_second_of_its_transactional_ids() {
 
 fn refuses_what_is_late(test: &str, request: i16, with: &'static str) {
     in_a_shop(test, |shop, through, direct| {
+        // Who waits until Kafka gives the transaction up by itself has shut nobody out.
+        let patient = || json!({ "transaction.timeout.ms": "200000" });
+        let [through, direct] =
+            [through, direct].map(|pipeline| pipeline.with("kafka.properties", patient()));
         let first = through.start();
         let second = direct.launch();
         second.wait_for_state("standby");
