@@ -38,6 +38,9 @@ const MORE: Duration = Duration::from_millis(200);
 /// How long the producer for bulk lets the first record of a load wait for others.
 pub(super) const BULK_LINGER_MS: &str = "5";
 
+/// For how long a load is added to. Less than its records linger, or some would be left behind.
+pub(super) const LOADING: Duration = Duration::from_millis(4);
+
 /// The clock is read once in so many records.
 const LOOK: u64 = 32;
 
@@ -57,8 +60,8 @@ pub(super) struct Gearbox {
     /// Until then it is not quick again.
     bulk_until: Instant,
     load: Load,
-    /// For how long a load is added to. Less than records linger, or some would be left behind.
-    loading: Duration,
+    /// For how long a load is added to; without end where it does not go in loads.
+    loading: Option<Duration>,
 }
 
 /// What was handed over in bulk since all before it had arrived.
@@ -77,19 +80,19 @@ impl Load {
         Self { records: 0, begun, full: false, overflows: false }
     }
 
-    fn add(&mut self, loading: Duration) {
+    fn add(&mut self, loading: Option<Duration>) {
         if self.records == 0 {
             self.begun = Instant::now();
         }
         self.records += 1;
+        let Some(loading) = loading else { return };
         let look = !self.overflows && self.records.is_multiple_of(LOOK);
         self.full = self.records >= LOAD || look && self.begun.elapsed() >= loading;
     }
 }
 
 impl Gearbox {
-    /// In bulk the first record of a load waits for others for so long.
-    pub(super) fn new(linger: Duration) -> Self {
+    pub(super) fn new(loading: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
             engaged: Gear::Quick,
@@ -98,7 +101,7 @@ impl Gearbox {
             resting_since: now,
             bulk_until: now,
             load: Load::new(now),
-            loading: linger * 4 / 5,
+            loading,
         }
     }
 
@@ -171,7 +174,7 @@ mod tests {
     use super::*;
 
     /// Longer than any test.
-    const LINGER: Duration = Duration::from_secs(60);
+    const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
     fn send(gears: &mut Gearbox, count: u64) -> u64 {
         let took = |_: &u64| gears.next().map(|_| gears.sent()).is_some();
@@ -180,7 +183,7 @@ mod tests {
 
     /// One that was behind a moment ago.
     fn in_bulk() -> Gearbox {
-        let mut gears = Gearbox::new(LINGER);
+        let mut gears = Gearbox::new(LONG);
         send(&mut gears, BEHIND);
         gears.delivered(BEHIND);
         assert_eq!(gears.next(), Some(Gear::Bulk));
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_quiet_stream_stays_quick() {
-        let mut gears = Gearbox::new(LINGER);
+        let mut gears = Gearbox::new(LONG);
         for _ in 0..10 * BEHIND {
             assert_eq!(send(&mut gears, 9), 9);
             assert_eq!(gears.next(), Some(Gear::Quick));
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_producer_changes_only_when_nothing_is_on_its_way() {
-        let mut gears = Gearbox::new(LINGER);
+        let mut gears = Gearbox::new(LONG);
         assert_eq!(send(&mut gears, 2 * BEHIND), BEHIND, "then it waits");
         gears.delivered(BEHIND - 1);
         assert_eq!(gears.next(), None);
@@ -221,10 +224,18 @@ mod tests {
     #[test]
     fn a_load_is_not_added_to_for_longer_than_its_records_linger() {
         let mut gears = in_bulk();
-        gears.loading = Duration::from_millis(1);
+        let loading = Duration::from_millis(1);
+        gears.loading = Some(loading);
         assert_eq!(send(&mut gears, LOOK - 1), LOOK - 1);
-        std::thread::sleep(gears.loading);
+        std::thread::sleep(loading);
         assert_eq!(send(&mut gears, LOOK), 1, "what is added later would be left behind");
+    }
+
+    #[test]
+    fn without_loads_there_is_no_end_to_what_may_follow() {
+        let mut gears = in_bulk();
+        gears.loading = None;
+        assert_eq!(send(&mut gears, 9 * LOAD), 9 * LOAD);
     }
 
     #[test]
@@ -251,7 +262,7 @@ mod tests {
     #[test]
     fn a_load_there_is_no_room_for_goes_on_with_what_comes_back() {
         let mut gears = in_bulk();
-        gears.loading = Duration::ZERO;
+        gears.loading = Some(Duration::ZERO);
         assert_eq!(send(&mut gears, 9), 9);
         gears.full();
         for _ in 0..4 * LOOK {
@@ -264,7 +275,7 @@ mod tests {
 
     #[test]
     fn it_stays_in_bulk_for_what_comes_in_parts() {
-        let mut gears = Gearbox::new(LINGER);
+        let mut gears = Gearbox::new(LONG);
         gears.expect(BEHIND - 1);
         assert_eq!(gears.next(), Some(Gear::Quick), "that is no more than a transaction has");
         for _ in 0..3 {
@@ -280,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_behind_however_few_records_fill_it() {
-        let mut gears = Gearbox::new(LINGER);
+        let mut gears = Gearbox::new(LONG);
         assert_eq!(send(&mut gears, 3), 3);
         gears.full();
         assert_eq!(gears.next(), None);

@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use waltide_core::watermark::Ticket;
 
 use super::firsts::{Firsts, Minutes};
-use super::gear::{BULK_LINGER_MS, Gear, Gearbox, LOAD};
+use super::gear::{BULK_LINGER_MS, Gear, Gearbox, LOAD, LOADING};
 use super::polled::Polled;
 use super::reports::{Ends, LAST, Lane, Reporter, Reports, tag};
 use super::turns::Turns;
@@ -125,14 +125,15 @@ impl Producer {
                 .map_err(|error| Error::of_call(&error, &settings.bootstrap_servers, "", ""))
         };
         let mut bulk = producer_config(settings, BULK_LINGER_MS, None)?;
-        if bulk.get(BATCH_KEY).is_none() {
+        // A load is made for our own batches: with others it could wait for a longer linger, or be
+        // over at once.
+        let ours = |key: &str| !settings.properties.contains_key(key);
+        let loading = (ours(LINGER_KEY) && ours(BATCH_KEY)).then_some(LOADING);
+        if loading.is_some() {
             bulk.set(BATCH_KEY, LOAD.to_string());
         }
-        // What librdkafka does not take for a number it refuses below.
-        let linger = bulk.get(LINGER_KEY).and_then(|ms| ms.parse().ok()).unwrap_or(0.0_f64);
-        let linger = Duration::try_from_secs_f64(linger / 1000.0).unwrap_or_default();
         let quick = client(&producer_config(settings, "0", None)?)?;
-        let (bulk, gears) = (client(&bulk)?, Gearbox::new(linger));
+        let (bulk, gears) = (client(&bulk)?, Gearbox::new(loading));
         let clients = Clients::Idempotent { quick, bulk, gears };
         Ok(Self::of(clients, reports, room(settings)?))
     }
